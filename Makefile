@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0
+# LINUX_SRC=tree or tarball (base)  ACCEL=kvm (x86 guest)  V=2 (series)
+export LINUX_SRC ACCEL V
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tree refresh series demo test check bench guest-uml guest-x86 clean
+
+help:
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: ## install the missing packages, fetch Linux 7.2 (LINUX_SRC= names a tree or tarball)
+	@harness/setup
+tree: setup ## build/linux: the base plus one commit for each patch
+	@harness/series.py tree
+refresh: ## the way back: build/linux's commits into patches/ and the new files
+	@harness/series.py refresh
+series: setup ## out/: the series as mails, signed off by you (V=2: version 2)
+	@harness/series.py series
+demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
+	@harness/demo.py
+test: tree ## every test
+	@harness/test.py
+check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, every commit builds
+	@harness/check.py
+bench: tree ## stock against series, as ratios
+	@harness/bench.py
+guest-uml: tree ## a shell in a UML guest on the patched kernel
+	@harness/guest.py --shell uml
+guest-x86: tree ## a shell in an x86-64 guest on the patched kernel (ACCEL=kvm)
+	@harness/guest.py --shell x86
+clean: ## remove out/ and what was built; the trees stay
+	rm -rf out build/*/build-*

@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: GPL-2.0 OR Linux-OpenIB
+/*
+ * What of include/rdma/sge.h is not inline: lists of memory, and the copies of
+ * the drivers that have no dma_device.
+ */
+#include <linux/debugfs.h>
+#include <linux/fault-inject.h>
+#include <linux/highmem.h>
+#include <linux/memory_hotplug.h>
+#include <linux/overflow.h>
+#include <linux/scatterlist.h>
+#include <rdma/sge.h>
+
+#include "core_priv.h"
+
+#ifdef CONFIG_FAIL_RDMA_MAP
+static DECLARE_FAULT_ATTR(fail_rdma_map);
+static struct dentry *fail_rdma_map_dir;
+
+bool rdma_map_should_fail(void)
+{
+	return should_fail(&fail_rdma_map, 1);
+}
+EXPORT_SYMBOL(rdma_map_should_fail);
+
+void rdma_fail_map_init(void)
+{
+	fail_rdma_map_dir = fault_create_debugfs_attr("fail_rdma_map", NULL,
+						      &fail_rdma_map);
+}
+
+void rdma_fail_map_cleanup(void)
+{
+	debugfs_remove(fail_rdma_map_dir);
+}
+#endif
+
+/**
+ * rdma_map_sge_phys - map physical memory and fill an SGE with it
+ * @pd: protection domain of the QP that the SGE is posted to
+ * @sge: SGE to fill: address, length and @pd's local_dma_lkey
+ * @phys: CPU physical address of RAM
+ * @len: length in bytes
+ * @dir: direction of the transfer
+ *
+ * Out of line, because unlike the others it has to find out what it was given.
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EINVAL if @len is 0 or over U32_MAX; %-EREMOTEIO if there is no
+ *	RAM at @phys; %-ENOMEM if the mapping failed. On error @sge is untouched
+ *	and nothing is mapped.
+ */
+int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
+		      size_t len, enum dma_data_direction dir)
+{
+	if (!rdma_phys_to_page(phys))
+		return -EREMOTEIO;
+	return __rdma_map_sge(pd, sge, phys, len, dir);
+}
+EXPORT_SYMBOL(rdma_map_sge_phys);
+
+/*
+ * How long an SGE may get by merging neighbours, and which addresses it may not
+ * cross. A device that does no DMA takes anything.
+ */
+struct sge_limits {
+	u32 max_len;
+	u64 boundary_mask;
+};
+
+static void sge_init_limits(struct ib_device *dev, struct sge_limits *limits)
+{
+	limits->max_len = U32_MAX;
+	limits->boundary_mask = U64_MAX;
+	if (ib_has_dma_device(dev)) {
+		limits->max_len = ib_dma_max_seg_size(dev);
+		limits->boundary_mask = dma_get_seg_boundary(dev->dma_device);
+	}
+}
+
+static bool sge_can_merge(const struct ib_sge *sge, u64 addr, u32 len,
+			  const struct sge_limits *limits)
+{
+	u64 total = (u64)sge->length + len;
+
+	return sge->length && addr == sge->addr + sge->length &&
+	       total <= limits->max_len &&
+	       (sge->addr | limits->boundary_mask) ==
+	       ((sge->addr + total - 1) | limits->boundary_mask);
+}
+
+/* Returns the number of DMA segments, or of entries where there is no DMA. */
+static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		   enum dma_data_direction dir)
+{
+	struct sg_table sgt = {
+		.sgl		= sgl,
+		.nents		= nents,
+		.orig_nents	= nents,
+	};
+	struct scatterlist *sg;
+	int i, ret;
+
+	if (nents <= 0)
+		return -EINVAL;
+	if (rdma_map_should_fail())
+		return -ENOMEM;
+
+	if (ib_has_dma_device(dev)) {
+		ret = dma_map_sgtable(dev->dma_device, &sgt, dir, 0);
+		if (ret)
+			return ret == -EREMOTEIO ? ret : -ENOMEM;
+		return sgt.nents;
+	}
+
+	for_each_sg(sgl, sg, nents, i)
+		if (is_pci_p2pdma_page(sg_page(sg)))
+			return -EREMOTEIO;
+	return ib_uses_virt_dma(dev) ? ib_dma_cpu_map_sg(dev, sgl, nents) :
+				       nents;
+}
+
+/* With @sges NULL: counts. */
+static int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
+		    struct scatterlist *sgl, int nents)
+{
+	bool phys = !ib_has_dma_device(pd->device) &&
+		    !ib_uses_virt_dma(pd->device);
+	struct ib_sge sge = { .lkey = pd->local_dma_lkey };
+	struct sge_limits limits;
+	struct scatterlist *sg;
+	int i, n = 0;
+
+	sge_init_limits(pd->device, &limits);
+	for_each_sg(sgl, sg, nents, i) {
+		u64 addr = phys ? sg_phys(sg) : sg_dma_address(sg);
+		u32 len = phys ? sg->length : sg_dma_len(sg);
+
+		if (!len)
+			continue;
+		if (sge_can_merge(&sge, addr, len, &limits)) {
+			sge.length += len;
+		} else {
+			sge.addr = addr;
+			sge.length = len;
+			n++;
+		}
+		if (sges)
+			sges[n - 1] = sge;
+	}
+	return n;
+}
+
+/**
+ * rdma_fill_ib_sge_from_sgl - map a scatterlist and fill SGEs with it
+ * @pd: protection domain of the QP that the SGEs are posted to
+ * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
+ * @max_sge: how many there are
+ * @sgl: the scatterlist
+ * @nents: number of its entries
+ * @dir: direction of the transfer
+ *
+ * What is contiguous for the device becomes one SGE, so an IOMMU or physically
+ * contiguous memory can make one SGE of a long list. Peer-to-peer memory is
+ * mapped if the device can reach it.
+ *
+ * The caller unmaps by rdma_unmap_sgl().
+ *
+ * Context: Any; does not sleep.
+ * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
+ *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device
+ *	cannot reach peer-to-peer memory in the list; %-ENOMEM if the mapping
+ *	failed. On error @sges is untouched and nothing is mapped.
+ */
+int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
+			      int max_sge, struct scatterlist *sgl, int nents,
+			      enum dma_data_direction dir)
+{
+	int segs, n;
+
+	segs = sgl_map(pd->device, sgl, nents, dir);
+	if (segs < 0)
+		return segs;
+
+	/* what fits without merging need not be counted first */
+	if (segs > max_sge) {
+		n = sgl_fill(pd, NULL, sgl, segs);
+		if (n > max_sge) {
+			n = -E2BIG;
+			goto out_unmap;
+		}
+	}
+	n = sgl_fill(pd, sges, sgl, segs);
+	if (n)
+		return n;
+	n = -EINVAL;
+out_unmap:
+	rdma_unmap_sgl(pd->device, sgl, nents, dir);
+	return n;
+}
+EXPORT_SYMBOL(rdma_fill_ib_sge_from_sgl);
+
+/**
+ * rdma_unmap_sgl - undo rdma_fill_ib_sge_from_sgl() or rdma_map_mr_sgl()
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_unmap_sg(dev->dma_device, sgl, nents, dir);
+}
+EXPORT_SYMBOL(rdma_unmap_sgl);
+
+/*
+ * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
+ * by their physical addresses. With @sges NULL: counts.
+ */
+static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
+		     const struct bio_vec *bvecs, struct bvec_iter iter,
+		     const struct sge_limits *limits,
+		     enum dma_data_direction dir)
+{
+	struct ib_sge run = {};
+	struct bio_vec bv;
+	int n = 0, ret;
+
+	for (; iter.bi_size; bvec_iter_advance(bvecs, &iter, bv.bv_len)) {
+		bv = mp_bvec_iter_bvec(bvecs, iter);
+		if (is_pci_p2pdma_page(bv.bv_page)) {
+			ret = -EREMOTEIO;
+			goto out_unmap;
+		}
+		if (sge_can_merge(&run, bvec_phys(&bv), bv.bv_len, limits)) {
+			run.length += bv.bv_len;
+			continue;
+		}
+		if (run.length) {
+			ret = sges ? __rdma_map_sge(pd, &sges[n], run.addr,
+						    run.length, dir) : 0;
+			if (ret)
+				goto out_unmap;
+			n++;
+		}
+		run.addr = bvec_phys(&bv);
+		run.length = bv.bv_len;
+	}
+
+	ret = sges ? __rdma_map_sge(pd, &sges[n], run.addr, run.length, dir) : 0;
+	if (!ret)
+		return n + 1;
+out_unmap:
+	if (sges) {
+		rdma_unmap_sges(pd->device, sges, n, dir);
+		memset(sges, 0, n * sizeof(*sges));
+	}
+	return ret;
+}
+
+/**
+ * rdma_fill_ib_sge_from_bvec - map bio_vecs and fill SGEs with them
+ * @pd: protection domain of the QP that the SGEs are posted to
+ * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
+ * @max_sge: how many there are
+ * @bvecs: the bio_vecs
+ * @iter: where in @bvecs to start, and for how many bytes
+ * @dir: direction of the transfer
+ *
+ * What is physically contiguous becomes one SGE. The caller unmaps by
+ * rdma_unmap_sges().
+ *
+ * Context: Any; does not sleep.
+ * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
+ *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO for peer-to-peer
+ *	memory; %-ENOMEM if a mapping failed. On error nothing is mapped; @sges
+ *	is untouched, or after %-ENOMEM holds no address.
+ */
+int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
+			       int max_sge, const struct bio_vec *bvecs,
+			       struct bvec_iter iter,
+			       enum dma_data_direction dir)
+{
+	struct ib_device *dev = pd->device;
+	struct sge_limits limits;
+	int n;
+
+	if (!iter.bi_size)
+		return -EINVAL;
+
+	sge_init_limits(dev, &limits);
+	/* a merged run has to fit a bounce buffer, as its parts did */
+	if (ib_has_dma_device(dev))
+		limits.max_len = min_t(size_t, limits.max_len,
+				       dma_max_mapping_size(dev->dma_device));
+
+	n = bvec_fill(pd, NULL, bvecs, iter, &limits, dir);
+	if (n < 0)
+		return n;
+	if (n > max_sge)
+		return -E2BIG;
+	return bvec_fill(pd, sges, bvecs, iter, &limits, dir);
+}
+EXPORT_SYMBOL(rdma_fill_ib_sge_from_bvec);
+
+/**
+ * rdma_unmap_sges - unmap SGEs that were mapped one by one
+ * @dev: device that the SGEs were mapped for
+ * @sges: the SGEs as they were filled
+ * @n: how many there are
+ * @dir: direction given to the map call
+ *
+ * For rdma_fill_ib_sge_from_bvec(), and for arrays of what rdma_unmap_sge()
+ * unmaps.
+ *
+ * Context: Any; does not sleep.
+ */
+void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
+		     enum dma_data_direction dir)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		rdma_unmap_sge(dev, &sges[i], dir);
+}
+EXPORT_SYMBOL(rdma_unmap_sges);
+
+/**
+ * rdma_map_mr_sgl - map a scatterlist into a memory region
+ * @mr: memory region for fast registration
+ * @sgl: the scatterlist
+ * @nents: number of its entries
+ * @offset: where to start, in bytes from the start of @sgl's first entry
+ * @page_size: page size of the MR in bytes
+ * @dir: direction of the transfer
+ *
+ * After this @mr is ready for an IB_WR_REG_MR. All of @sgl is in it, or the call
+ * fails; ib_map_mr_sg() tells what fits. The caller unmaps by rdma_unmap_sgl().
+ *
+ * Context: As the driver's map_mr_sg; does not sleep on any driver in the tree.
+ * Return: 0; %-EINVAL if there is nothing to map, or more or other than @mr can
+ *	take; %-EREMOTEIO if the device cannot reach peer-to-peer memory in the
+ *	list; %-ENOMEM if the mapping failed; or what the driver says. On error
+ *	nothing is mapped.
+ */
+int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+		    unsigned int offset, unsigned int page_size,
+		    enum dma_data_direction dir)
+{
+	int segs, n;
+
+	segs = sgl_map(mr->device, sgl, nents, dir);
+	if (segs < 0)
+		return segs;
+
+	n = ib_map_mr_sg(mr, sgl, segs, &offset, page_size);
+	if (likely(n == segs))
+		return 0;
+	rdma_unmap_sgl(mr->device, sgl, nents, dir);
+	return n < 0 ? n : -EINVAL;
+}
+EXPORT_SYMBOL(rdma_map_mr_sgl);
+
+/**
+ * rdma_map_mr_sgl_pi - map data and its protection information into an MR
+ * @mr: memory region of type IB_MR_TYPE_INTEGRITY
+ * @sgl: scatterlist of the data
+ * @nents: number of its entries
+ * @pi_sgl: scatterlist of the protection information, or NULL
+ * @pi_nents: number of its entries
+ * @page_size: page size of the MR in bytes
+ * @dir: direction of the transfer
+ *
+ * As rdma_map_mr_sgl(), for an IB_WR_REG_MR_INTEGRITY. The caller unmaps each of
+ * the lists by rdma_unmap_sgl().
+ *
+ * Context: As the driver's map_mr_sg_pi; does not sleep on any driver in the
+ *	tree.
+ * Return: As rdma_map_mr_sgl(). On error neither list is mapped.
+ */
+int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+		       struct scatterlist *pi_sgl, int pi_nents,
+		       unsigned int page_size, enum dma_data_direction dir)
+{
+	int segs, pi_segs = 0, n;
+
+	segs = sgl_map(mr->device, sgl, nents, dir);
+	if (segs < 0)
+		return segs;
+	if (pi_nents) {
+		pi_segs = sgl_map(mr->device, pi_sgl, pi_nents, dir);
+		if (pi_segs < 0) {
+			n = pi_segs;
+			goto out_unmap;
+		}
+	}
+
+	/* 0 is success here, and the number of entries anything less */
+	n = ib_map_mr_sg_pi(mr, sgl, segs, NULL, pi_sgl, pi_segs, NULL,
+			    page_size);
+	if (likely(!n))
+		return 0;
+	if (n > 0)
+		n = -EINVAL;
+	if (pi_nents)
+		rdma_unmap_sgl(mr->device, pi_sgl, pi_nents, dir);
+out_unmap:
+	rdma_unmap_sgl(mr->device, sgl, nents, dir);
+	return n;
+}
+EXPORT_SYMBOL(rdma_map_mr_sgl_pi);
+
+/* Device memory is RAM if the CPU can reach it through the linear map. */
+static struct page *dev_pfn_to_page(unsigned long pfn)
+{
+	struct dev_pagemap *pgmap = get_dev_pagemap(pfn);
+	struct page *page = NULL;
+
+	if (pgmap && (pgmap->type == MEMORY_DEVICE_FS_DAX ||
+		      pgmap->type == MEMORY_DEVICE_GENERIC))
+		page = pfn_to_page(pfn);
+	put_dev_pagemap(pgmap);
+	return page;
+}
+
+/**
+ * rdma_phys_to_page - the page of a physical address, if it is RAM
+ * @phys: CPU physical address, from an SGE or from a peer: anything may be there
+ *
+ * Context: Any; does not sleep.
+ * Return: the page; NULL if the CPU must not copy to or from that address.
+ */
+struct page *rdma_phys_to_page(u64 phys)
+{
+	unsigned long pfn = PHYS_PFN(phys);
+	struct page *page;
+
+	if (unlikely(phys >> PAGE_SHIFT != pfn))
+		return NULL;
+	page = pfn_to_online_page(pfn);
+	if (unlikely(!page))
+		return dev_pfn_to_page(pfn);
+
+	/* A hole between banks has pages, too: reserved ones. */
+	if (unlikely(PageReserved(page)) && !is_zero_pfn(pfn) &&
+	    region_intersects(PFN_PHYS(pfn), PAGE_SIZE, IORESOURCE_SYSTEM_RAM,
+			      IORES_DESC_NONE) != REGION_INTERSECTS)
+		return NULL;
+	return page;
+}
+EXPORT_SYMBOL(rdma_phys_to_page);
+
+static int phys_check(u64 phys, size_t len)
+{
+	u64 last;
+
+	if (check_add_overflow(phys, (u64)len - 1, &last))
+		return -EFAULT;
+	for (phys &= PAGE_MASK; phys <= last; phys += PAGE_SIZE)
+		if (!rdma_phys_to_page(phys))
+			return -EFAULT;
+	return 0;
+}
+
+/*
+ * Physical memory is contiguous in the linear map, and is copied in one go,
+ * unless some of it may not be in there.
+ */
+static void *phys_kmap(u64 phys, size_t *len)
+{
+	if (!IS_ENABLED(CONFIG_HIGHMEM))
+		return phys_to_virt(phys);
+	*len = min(*len, PAGE_SIZE - offset_in_page(phys));
+	return kmap_local_pfn(PHYS_PFN(phys)) + offset_in_page(phys);
+}
+
+static void phys_kunmap(void *va)
+{
+	if (IS_ENABLED(CONFIG_HIGHMEM))
+		kunmap_local(va);
+}
+
+/**
+ * rdma_copy_to_phys - copy to physical memory that an SGE names
+ * @phys: CPU physical address to copy to
+ * @src: kernel memory to copy from
+ * @len: how many bytes
+ *
+ * For drivers without a dma_device. All of the memory is looked at before any of
+ * it is written.
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EFAULT if not all of it is RAM.
+ */
+int rdma_copy_to_phys(u64 phys, const void *src, size_t len)
+{
+	size_t n;
+
+	if (!len)
+		return 0;
+	if (phys_check(phys, len))
+		return -EFAULT;
+	for (; len; len -= n, phys += n, src += n) {
+		void *va;
+
+		n = len;
+		va = phys_kmap(phys, &n);
+		memcpy(va, src, n);
+		phys_kunmap(va);
+	}
+	return 0;
+}
+EXPORT_SYMBOL(rdma_copy_to_phys);
+
+/**
+ * rdma_copy_from_phys - copy from physical memory that an SGE names
+ * @dst: kernel memory to copy to
+ * @phys: CPU physical address to copy from
+ * @len: how many bytes
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EFAULT if not all of it is RAM.
+ */
+int rdma_copy_from_phys(void *dst, u64 phys, size_t len)
+{
+	size_t n;
+
+	if (!len)
+		return 0;
+	if (phys_check(phys, len))
+		return -EFAULT;
+	for (; len; len -= n, phys += n, dst += n) {
+		void *va;
+
+		n = len;
+		va = phys_kmap(phys, &n);
+		memcpy(dst, va, n);
+		phys_kunmap(va);
+	}
+	return 0;
+}
+EXPORT_SYMBOL(rdma_copy_from_phys);

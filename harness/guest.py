@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Run a script in a guest on the host's own root file system, read-only.
+
+    guest.py [--tree DIR] [--timeout S] [--out DIR] uml|x86 SCRIPT [ARG...]
+    guest.py --shell uml|x86
+
+The script runs as root, its output is passed on, its exit status is ours. --out
+keeps what the guest left: console, dmesg, files that the script put into
+/run/out. A splat in the kernel's log is a failure, and so is a guest that hangs
+or dies. No root and no KVM is needed; ACCEL=kvm asks for KVM on x86.
+"""
+import argparse
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+import kernel
+
+HARNESS = pathlib.Path(__file__).resolve().parent
+
+SPLAT = re.compile(
+    r"WARNING: |BUG: |BUG!|KASAN: |UBSAN: |DMA-API: .*(error|device driver)|Oops|"
+    r"kernel panic|general protection fault|Unable to handle kernel|"
+    r"INFO: (possible|inconsistent|suspicious|trying|task .* blocked|rcu)|"
+    r"possible (circular|recursive) locking|suspicious RCU usage|"
+    r"list_(add|del) corruption|ODEBUG: |kmemleak: .*new suspected|"
+    r"scheduling while atomic|sleeping function called from|refcount_t: ", re.I)
+# printed at boot by kernels that carry these options
+HARMLESS = re.compile(r"WARNING: .*(degraded performance|debugging kernel)|"
+                      r"DMA-API: (preallocated|debugging)")
+
+
+def splats(text):
+    """The lines of a kernel log that tell of a bug."""
+    return [line for line in text.splitlines()
+            if SPLAT.search(line) and not HARMLESS.search(line)]
+
+
+class Result:
+    """What a run left: status is None if the guest died or hung."""
+    def __init__(self, status, output, console, out, why):
+        self.status = status
+        self.output = output
+        self.console = console
+        self.out = out
+        self.why = why
+        log = out / "dmesg"
+        self.dmesg = log.read_text(errors="replace") if log.exists() else console
+        self.splats = splats(self.dmesg if status is not None else console)
+        leaks = out / "kmemleak"
+        if leaks.exists() and leaks.stat().st_size:
+            self.splats += ["kmemleak: " + line for line in
+                            leaks.read_text(errors="replace").splitlines()]
+
+    @property
+    def problem(self):
+        """One line on what is wrong with the run itself, or None."""
+        if self.status is None:
+            return self.why
+        if self.splats:
+            return f"splat: {self.splats[0].strip()}"
+        return None
+
+
+def command(kern, out, memory, append):
+    """The command line that boots the guest, and where its console goes."""
+    args = [f"init={HARNESS}/guest-init", "panic=-1", "ro", "printk.time=1",
+            f"GUEST_KIND={kern.kind}",
+            f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
+    if kern.kind == "uml":
+        return [str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
+                "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
+                "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
+    accel = os.environ.get("ACCEL") or "tcg"
+    return ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none",
+            "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
+            "-smp", "2", "-m", str(memory), "-kernel", str(kern.image),
+            "-serial", f"file:{out}/console",
+            "-chardev", "stdio,id=tty,signal=off", "-device", "virtio-serial",
+            "-device", "virtconsole,chardev=tty",
+            "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
+                       "multidevs=remap",
+            "-virtfs", f"local,path={out},mount_tag=out,security_model=none",
+            "-append", shlex.join(["console=ttyS0", "root=root", "rootfstype=9p",
+                                   "rootflags=trans=virtio,version=9p2000.L,cache=loose,"
+                                   "msize=512000", *args])]
+
+
+def prepare(kern, out, script, timeout, env):
+    """What the guest's init reads: environment and script."""
+    for name in ("status", "started", "dmesg", "kmemleak", "console"):
+        (out / name).unlink(missing_ok=True)
+    env = dict(env, GUEST_HARNESS=HARNESS, GUEST_KIND=kern.kind, GUEST_TIMEOUT=timeout,
+               GUEST_MODULES=kern.modules, GUEST_TREE=kern.tree)
+    (out / "env").write_text("".join(f"export {name}={shlex.quote(str(value))}\n"
+                                     for name, value in env.items()))
+    (out / "run").write_text(script)
+
+
+def boot(kern, out, timeout, memory, append, echo):
+    """One boot; returns (script's output, why it ended early or None)."""
+    argv = command(kern, out, memory, append)
+    console = open(out / "console", "wb")
+    uml = kern.kind == "uml"
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True,
+                             stdout=console if uml else subprocess.PIPE,
+                             stderr=subprocess.PIPE if uml else console)
+    console.close()
+    timed_out = threading.Event()
+
+    def kill():
+        timed_out.set()
+        os.killpg(child.pid, signal.SIGKILL)
+
+    # init ends the script at its own limit; this one is for a guest that hangs
+    timer = threading.Timer(timeout + (30 if uml else 180), kill)
+    timer.start()
+    output = []
+    try:
+        for raw in child.stderr if uml else child.stdout:
+            line = raw.decode(errors="replace").replace("\r", "")
+            output.append(line)
+            if echo:
+                echo(line)
+        child.wait()
+    finally:
+        timer.cancel()
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    return "".join(output), "the guest hung" if timed_out.is_set() else None
+
+
+def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), echo=None):
+    """Boot KERN, run SCRIPT (text) in it, collect what it left."""
+    out = pathlib.Path(out or tempfile.mkdtemp(prefix="guest.", dir=scratch()))
+    out.mkdir(parents=True, exist_ok=True)
+    memory = memory or (1024 if kern.kind == "uml" else 3072)
+    for attempt in (1, 2):
+        prepare(kern, out, script, timeout, dict(env))
+        output, why = boot(kern, out, timeout, memory, append, echo)
+        console = (out / "console").read_text(errors="replace")
+        if (out / "started").exists():
+            break
+        # seen once in 25 boots under TCG, on stock kernels, too
+        print(f"harness: the {kern.kind} guest died before its init ran"
+              f"{', booting it again' if attempt == 1 else ''}", file=sys.stderr, flush=True)
+    status = None
+    if (out / "status").exists():
+        status = int((out / "status").read_text())
+    elif not why:
+        bad = splats(console)
+        why = f"the guest died: {bad[0].strip() if bad else 'see ' + str(out / 'console')}"
+    return Result(status, output, console, out, why)
+
+
+def scratch():
+    path = kernel.TOP / "build/run"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def shell(kern):
+    out = pathlib.Path(tempfile.mkdtemp(prefix="shell.", dir=scratch()))
+    prepare(kern, out, "", 0, {"GUEST_SHELL": 1, "TERM": os.environ.get("TERM", "linux")})
+    argv = command(kern, out, 2048, [])
+    with open(out / "console", "wb") as console:
+        if kern.kind == "uml":
+            return subprocess.call(argv, stdout=console)
+        saved = subprocess.run(["stty", "-g"], capture_output=True, text=True).stdout.strip()
+        subprocess.run(["stty", "raw", "-echo"])
+        try:
+            return subprocess.call(argv, stderr=console)
+        finally:
+            subprocess.run(["stty", saved])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(kernel.KINDS))
+    parser.add_argument("script", nargs=argparse.REMAINDER)
+    parser.add_argument("--shell", action="store_true")
+    parser.add_argument("--tree")
+    parser.add_argument("--timeout", type=int, default=600)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    if bool(args.script) == args.shell:
+        parser.error("a script or --shell")
+    kern = kernel.Kernel(args.kind, args.tree)
+    kern.build()
+    if args.shell:
+        sys.exit(shell(kern))
+    script = [str(pathlib.Path(args.script[0]).resolve()), *args.script[1:]]
+    if not os.path.exists(script[0]):
+        kernel.die(f"no such script: {script[0]}")
+    if not script[0].startswith(f"{kernel.TOP}/"):
+        # the guest may have a tmpfs there
+        args.out = args.out or tempfile.mkdtemp(prefix="guest.", dir=scratch())
+        os.makedirs(args.out, exist_ok=True)
+        script[0] = shutil.copy(script[0], f"{args.out}/script").replace(args.out, "/run/out")
+    result = run(kern, f"exec {shlex.join(script)}\n", timeout=args.timeout, out=args.out,
+                 echo=lambda line: print(line, end="", flush=True))
+    if result.problem:
+        kernel.die(result.problem)
+    if not args.out:
+        shutil.rmtree(result.out)
+    sys.exit(result.status)
+
+
+if __name__ == "__main__":
+    main()

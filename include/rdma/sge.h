@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Linux-OpenIB */
+/*
+ * Local scatter/gather elements for kernel ULPs. The story behind it is in
+ * Documentation/infiniband/sge.rst.
+ */
+#ifndef _RDMA_SGE_H
+#define _RDMA_SGE_H
+
+#include <linux/bvec.h>
+#include <linux/dma-mapping.h>
+#include <linux/io.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/sched/task_stack.h>
+#include <linux/vmalloc.h>
+#include <rdma/ib_verbs.h>
+
+#ifdef CONFIG_FAIL_RDMA_MAP
+bool rdma_map_should_fail(void);
+#else
+static inline bool rdma_map_should_fail(void)
+{
+	return false;
+}
+#endif
+
+/*
+ * What the device wants to see in an SGE. The caller vouches for the memory:
+ * @phys is RAM that this device may reach by an ordinary mapping.
+ */
+static inline int __rdma_map_sge(struct ib_pd *pd, struct ib_sge *sge,
+				 phys_addr_t phys, size_t len,
+				 enum dma_data_direction dir)
+{
+	struct ib_device *dev = pd->device;
+	u64 addr = phys;
+
+	/* one comparison for 0 and for more than an SGE's 32 bits can hold */
+	if (unlikely(len - 1 >= U32_MAX))
+		return -EINVAL;
+	if (rdma_map_should_fail())
+		return -ENOMEM;
+
+	if (ib_has_dma_device(dev)) {
+		addr = dma_map_phys(dev->dma_device, phys, len, dir, 0);
+		if (dma_mapping_error(dev->dma_device, addr))
+			return -ENOMEM;
+	} else if (ib_uses_virt_dma(dev)) {
+		addr = (uintptr_t)phys_to_virt(phys);
+	}
+
+	sge->addr = addr;
+	sge->length = len;
+	sge->lkey = pd->local_dma_lkey;
+	return 0;
+}
+
+/**
+ * rdma_map_sge_single - map a kernel buffer and fill an SGE with it
+ * @pd: protection domain of the QP that the SGE is posted to
+ * @sge: SGE to fill: address, length and @pd's local_dma_lkey
+ * @buf: buffer in the linear map, as kmalloc() returns it; not vmalloc(), module
+ *	or stack memory
+ * @len: length of the buffer in bytes
+ * @dir: direction of the transfer
+ *
+ * The buffer belongs to the device until rdma_unmap_sge(), apart from
+ * rdma_sync_sge_for_cpu(). The caller unmaps, after the completion of the last
+ * WR that names it.
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EINVAL if @len is 0 or over U32_MAX or @buf is no linear memory;
+ *	%-ENOMEM if the mapping failed. On error @sge is untouched and nothing is
+ *	mapped.
+ */
+static inline int rdma_map_sge_single(struct ib_pd *pd, struct ib_sge *sge,
+				      void *buf, size_t len,
+				      enum dma_data_direction dir)
+{
+	if (unlikely(is_vmalloc_or_module_addr(buf)))
+		return -EINVAL;
+	if (!IS_ENABLED(CONFIG_VMAP_STACK) && unlikely(object_is_on_stack(buf)))
+		return -EINVAL;
+	return __rdma_map_sge(pd, sge, virt_to_phys(buf), len, dir);
+}
+
+/**
+ * rdma_map_sge_page - map a part of a page and fill an SGE with it
+ * @pd: protection domain of the QP that the SGE is posted to
+ * @sge: SGE to fill: address, length and @pd's local_dma_lkey
+ * @page: the page, which may be a highmem page; or the first one of a larger
+ *	physically contiguous run, such as a folio
+ * @offset: start of the part, in bytes from the start of @page
+ * @len: length of the part in bytes
+ * @dir: direction of the transfer
+ *
+ * Like rdma_map_sge_single(), for memory that need not have a kernel address.
+ * Peer-to-peer memory is only mapped as part of a scatterlist, by
+ * rdma_fill_ib_sge_from_sgl().
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EINVAL if @len is 0 or over U32_MAX; %-EREMOTEIO if @page is
+ *	peer-to-peer memory; %-ENOMEM if the mapping failed. On error @sge is
+ *	untouched and nothing is mapped.
+ */
+static inline int rdma_map_sge_page(struct ib_pd *pd, struct ib_sge *sge,
+				    struct page *page, size_t offset,
+				    size_t len, enum dma_data_direction dir)
+{
+	if (unlikely(is_pci_p2pdma_page(page)))
+		return -EREMOTEIO;
+	return __rdma_map_sge(pd, sge, page_to_phys(page) + offset, len, dir);
+}
+
+/**
+ * rdma_map_sge_bvec - map a bio_vec and fill an SGE with it
+ * @pd: protection domain of the QP that the SGE is posted to
+ * @sge: SGE to fill: address, length and @pd's local_dma_lkey
+ * @bv: the bio_vec; may span pages
+ * @dir: direction of the transfer
+ *
+ * Context: Any; does not sleep.
+ * Return: As rdma_map_sge_page().
+ */
+static inline int rdma_map_sge_bvec(struct ib_pd *pd, struct ib_sge *sge,
+				    const struct bio_vec *bv,
+				    enum dma_data_direction dir)
+{
+	return rdma_map_sge_page(pd, sge, bv->bv_page, bv->bv_offset,
+				 bv->bv_len, dir);
+}
+
+int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
+		      size_t len, enum dma_data_direction dir);
+
+/**
+ * rdma_unmap_sge - undo rdma_map_sge_single(), _page(), _bvec() or _phys()
+ * @dev: device that the SGE was mapped for
+ * @sge: the SGE as the map call filled it, not a slice of it; it is not changed
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_unmap_sge(struct ib_device *dev,
+				  const struct ib_sge *sge,
+				  enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_unmap_phys(dev->dma_device, sge->addr, sge->length, dir, 0);
+}
+
+/**
+ * rdma_sge_slice - an SGE for a part of a mapping
+ * @map: SGE as a map call filled it, or a slice
+ * @offset: start of the part, in bytes from the start of @map
+ * @len: length of the part in bytes
+ *
+ * For buffers that are mapped once and posted in parts. Slices are not unmapped:
+ * the SGE that was mapped is.
+ *
+ * Context: Any; does not sleep.
+ * Return: the SGE to post; one of length 0, after a warning, if the part is not
+ *	inside @map.
+ */
+static inline struct ib_sge rdma_sge_slice(const struct ib_sge *map, u32 offset,
+					   u32 len)
+{
+	struct ib_sge slice = *map;
+
+	if (WARN_ON_ONCE(offset > map->length || len > map->length - offset)) {
+		slice.length = 0;
+		return slice;
+	}
+	slice.addr += offset;
+	slice.length = len;
+	return slice;
+}
+
+/**
+ * rdma_sync_sge_for_cpu - let the CPU look at a mapped buffer
+ * @dev: device that the SGE was mapped for
+ * @sge: the SGE, or a slice of it to sync no more than that
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_sync_sge_for_cpu(struct ib_device *dev,
+					 const struct ib_sge *sge,
+					 enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_single_for_cpu(dev->dma_device, sge->addr, sge->length,
+					dir);
+}
+
+/**
+ * rdma_sync_sge_for_device - give a mapped buffer back to the device
+ * @dev: device that the SGE was mapped for
+ * @sge: the SGE, or a slice of it to sync no more than that
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_sync_sge_for_device(struct ib_device *dev,
+					    const struct ib_sge *sge,
+					    enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_single_for_device(dev->dma_device, sge->addr,
+					   sge->length, dir);
+}
+
+/**
+ * rdma_fill_ib_sge_inline - fill an SGE for a WR with IB_SEND_INLINE
+ * @sge: SGE to fill
+ * @buf: buffer in kernel memory of any kind; ib_post_send() copies it
+ * @len: length of the buffer in bytes
+ *
+ * Nothing is mapped, so there is nothing to unmap: the CPU copies the payload
+ * while the WR is posted and looks at no key. The buffer is free again when
+ * ib_post_send() returns.
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_fill_ib_sge_inline(struct ib_sge *sge, const void *buf,
+					   u32 len)
+{
+	sge->addr = (uintptr_t)buf;
+	sge->length = len;
+	sge->lkey = 0;
+}
+
+/* lists of memory: several SGEs, or an MR */
+
+int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
+			      int max_sge, struct scatterlist *sgl, int nents,
+			      enum dma_data_direction dir);
+void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir);
+
+int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
+			       int max_sge, const struct bio_vec *bvecs,
+			       struct bvec_iter iter,
+			       enum dma_data_direction dir);
+void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
+		     enum dma_data_direction dir);
+
+int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+		    unsigned int offset, unsigned int page_size,
+		    enum dma_data_direction dir);
+int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+		       struct scatterlist *pi_sgl, int pi_nents,
+		       unsigned int page_size, enum dma_data_direction dir);
+
+/* the other side: what a driver without a dma_device does with such an SGE */
+
+struct page *rdma_phys_to_page(u64 phys);
+int rdma_copy_to_phys(u64 phys, const void *src, size_t len);
+int rdma_copy_from_phys(void *dst, u64 phys, size_t len);
+
+#endif /* _RDMA_SGE_H */
