@@ -32,6 +32,7 @@ IGNORED_TYPES = {
 }
 ENV = os.environ | {
     "LC_ALL": "C", "CCACHE_NOHASHDIR": "1", "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
+    "KBUILD_BUILD_USER": "harness", "KBUILD_BUILD_HOST": "harness",
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
 }
 TTY = sys.stdout.isatty()
@@ -200,11 +201,21 @@ class Series:
                 raise Problem(f"{path} is in the way: it is not a git worktree")
             self.git("worktree", "prune")
             self.git("worktree", "add", "-q", "--detach", "--no-checkout", str(path), commit)
+        old = self.git("rev-parse", "HEAD", cwd=path).strip()
+        # kbuild takes the object of a source that has gone for up to date, and
+        # an option that is new to the tree may be one that the fragments set.
+        stale = self.objects(self.changed(old, commit, "D"))
+        if any("Kconfig" in f for f in self.changed(old, commit)):
+            stale.append(".config")
+            self.configured = {done for done in self.configured if done[0] != path}
+        for build in path.glob("build-*"):
+            for name in stale:
+                (build / name).unlink(missing_ok=True)
         self.git("checkout", "-q", "--force", "--detach", commit, cwd=path)
         return path
 
-    def configure(self, tree, kind, progress, again=False):
-        if again or (tree, kind) not in self.configured:
+    def configure(self, tree, kind, progress):
+        if (tree, kind) not in self.configured:
             must([HARNESS / "kernel.py", "config", kind, "--tree", tree], TOP, progress)
             self.configured.add((tree, kind))
 
@@ -224,7 +235,7 @@ def scripts(series, progress):
     files = [TOP / name for name in names if (TOP / name).is_file()]
     shell = [f for f in files if is_shell(f)]
     if shell:
-        problems += [line for line in run(["shellcheck", "-f", "gcc", *shell], TOP)[1].splitlines()
+        problems += [line for line in run(["shellcheck", "-x", "-f", "gcc", *shell], TOP)[1].splitlines()
                      if line.strip()]
     python = [f for f in files if f.suffix == ".py"]
     for f in python:
@@ -464,8 +475,7 @@ def builds(series, progress):
 def build(series, tree, commit, progress):
     """What is wrong with this commit (or nothing), and the whole output."""
     files = series.changed(commit + "^", commit)
-    # A commit not built now may have brought the Kconfig change.
-    series.configure(tree, "uml", progress, again=True)
+    series.configure(tree, "uml", progress)
     if "CONFIG_WERROR=y\n" not in (tree / "build-uml/.config").read_text():
         raise Problem("the configuration has no CONFIG_WERROR=y: a warning would pass")
     status, log = series.make(tree, "uml", progress, "all")
@@ -476,7 +486,7 @@ def build(series, tree, commit, progress):
     if any(f.startswith(("include/", "drivers/infiniband/")) and f.endswith(".h") for f in files):
         targets += X86_DIRS
     if targets:
-        series.configure(tree, "x86", progress, again=True)
+        series.configure(tree, "x86", progress)
         status, out = series.make(tree, "x86", progress, *targets)
         log += out
         if status:

@@ -27,12 +27,12 @@ import kernel
 HARNESS = pathlib.Path(__file__).resolve().parent
 
 SPLAT = re.compile(
-    r"WARNING: |BUG: |BUG!|KASAN: |UBSAN: |DMA-API: .*(error|device driver)|Oops|"
-    r"kernel panic|general protection fault|Unable to handle kernel|"
+    r"WARNING: |BUG: |BUG!|KASAN: |UBSAN: |DMA-API: .*(error|device driver)|\bOops\b|"
+    r"Kernel panic|general protection fault|Unable to handle kernel|"
     r"INFO: (possible|inconsistent|suspicious|trying|task .* blocked|rcu)|"
     r"possible (circular|recursive) locking|suspicious RCU usage|"
     r"list_(add|del) corruption|ODEBUG: |kmemleak: .*new suspected|"
-    r"scheduling while atomic|sleeping function called from|refcount_t: ", re.I)
+    r"scheduling while atomic|sleeping function called from|refcount_t: ")
 # printed at boot by kernels that carry these options
 HARMLESS = re.compile(r"WARNING: .*(degraded performance|debugging kernel)|"
                       r"DMA-API: (preallocated|debugging)")
@@ -56,17 +56,15 @@ class Result:
         self.dmesg = log.read_text(errors="replace") if log.exists() else console
         self.splats = splats(self.dmesg if status is not None else console)
         leaks = out / "kmemleak"
-        if leaks.exists() and leaks.stat().st_size:
-            self.splats += ["kmemleak: " + line for line in
-                            leaks.read_text(errors="replace").splitlines()]
+        self.leaks = leaks.read_text(errors="replace").splitlines() if leaks.exists() else []
 
     @property
     def problem(self):
         """One line on what is wrong with the run itself, or None."""
         if self.status is None:
             return self.why
-        if self.splats:
-            return f"splat: {self.splats[0].strip()}"
+        if self.splats or self.leaks:
+            return f"splat: {(self.splats + self.leaks)[0].strip()}"
         return None
 
 
@@ -80,7 +78,7 @@ def command(kern, out, memory, append):
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
     accel = os.environ.get("ACCEL") or "tcg"
-    return ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none",
+    return ["qemu-system-x86_64", "-machine", "q35", "-nodefaults", "-no-reboot", "-display", "none",
             "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
             "-smp", "2", "-m", str(memory), "-kernel", str(kern.image),
             "-serial", f"file:{out}/console",

@@ -56,7 +56,9 @@ class Kernel:
     def config(self):
         """Write .config if the fragments or the tree's Kconfig defaults moved."""
         stamp = self.out / ".harness-config"
-        want = hashlib.sha256(b"".join(f.read_bytes() for f in self.fragments)).hexdigest()
+        want = hashlib.sha256(self.git("ls-files", "-s", "*Kconfig*") +
+                              self.git("diff", "--", "*Kconfig*") +
+                              b"".join(f.read_bytes() for f in self.fragments)).hexdigest()
         if stamp.exists() and stamp.read_text() == want and (self.out / ".config").exists():
             return
         self.out.mkdir(parents=True, exist_ok=True)
@@ -72,16 +74,17 @@ class Kernel:
                 f"{', '.join(lost) or merge.stderr.strip()[-200:]}")
         stamp.write_text(want)
 
+    def git(self, *args):
+        return subprocess.run(["git", *args], cwd=self.tree, stdout=subprocess.PIPE).stdout
+
     def knows(self, option):
-        found = subprocess.run(["git", "grep", "-qE", rf"^\s*(menu)?config {option[7:]}$",
-                                "--", "*Kconfig*"], cwd=self.tree)
-        return found.returncode == 0
+        return self.git("grep", "-E", rf"^\s*(menu)?config {option[7:]}$", "--", "*Kconfig*")
 
     def build(self):
         """Build image and modules; without a change this takes seconds."""
         start = time.monotonic()
         self.config()
-        print(f"harness: building {self.kind} kernel in {self.out.relative_to(TOP)}",
+        print(f"harness: building {self.kind} kernel in {self.tree.name}/{self.out.name}",
               file=sys.stderr, flush=True)
         log = self.out / "build.log"
         with open(log, "w", encoding="utf-8") as f:

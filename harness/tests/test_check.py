@@ -19,9 +19,11 @@ spec.loader.exec_module(check)
 # under $(O); SPARSE in a source is what sparse would say, BROKEN breaks it.
 MAKEFILE = r"""
 MAKEFLAGS += -r
-dirs := $(if $(filter um,$(ARCH)),core,hw drivers)
+dirs := $(if $(filter um,$(ARCH)),core,hw drivers) $(shell cat $(O)/.config | grep -x odd)
 objs := $(patsubst %.c,%.o,$(shell find $(dirs) -name '*.c'))
 all: $(objs)
+	@test $(ARCH) = x86_64 || test -f core/a.c || test -f $(O)/core/a.o || \
+		{ echo "core/a.c: error: gone" >&2; exit 1; }
 $(objs): %.o: %.c FORCE
 	@mkdir -p $(dir $(O)/$@) && cp $< $(O)/$@
 	@if grep -q BROKEN $<; then echo "../other.h:7:1: error: BROKEN" >&2; exit 1; fi
@@ -37,6 +39,7 @@ FORCE:
 """
 FILES = {
     "Makefile": MAKEFILE,
+    "Kconfig": "",
     "core/a.c": "int a;\n// SPARSE old message\n",
     "hw/b.c": "int b;\n",
     "odd/c.c": "int c;\n",
@@ -76,7 +79,9 @@ KERNEL = """\
     import pathlib, sys
     build = pathlib.Path(sys.argv[4], "build-" + sys.argv[2])
     build.mkdir(exist_ok=True)
-    (build / ".config").write_text("CONFIG_WERROR=y\\n")
+    if not (build / ".config").exists():
+        kconfig = pathlib.Path(sys.argv[4], "Kconfig").read_text()
+        (build / ".config").write_text("CONFIG_WERROR=y\\n" + kconfig)
     """
 
 
@@ -275,6 +280,12 @@ class Toy(unittest.TestCase):
         (self.top / "harness/configs/x.config").write_text("X=n\n")
         self.assertIn("1 commits, 1 built now", self.check("builds", status=0))
 
+    def test_builds_see_a_source_go(self):
+        self.commit("one", {"core/a.c": "int a2;\n"})
+        self.git("rm", "-q", "core/a.c")
+        self.git("commit", "-q", "-m", "two")
+        self.assertIn("two: core/a.c: error: gone", self.check("builds", status=1))
+
     def test_builds_what_only_x86_compiles(self):
         self.commit("one", {"hw/b.c": "BROKEN\n"})
         self.assertIn("one: ../other.h:7:1: error: BROKEN", self.check("builds", status=1))
@@ -282,6 +293,11 @@ class Toy(unittest.TestCase):
         self.assertIn("two: odd/c.c is compiled by neither", self.check("builds", status=1))
         self.commit("three", {"include/h.h": "BROKEN\n"})
         self.assertIn("three: include: error: BROKEN header", self.check("builds", status=1))
+
+    def test_builds_configure_again_for_kconfig(self):
+        self.commit("one", {"hw/b.c": "int b2;\n"})
+        self.commit("two", {"Kconfig": "odd\n", "odd/c.c": "int c2;\n"})
+        self.check("builds", status=0)
 
     def test_builds_want_werror(self):
         self.write(self.top, {"harness/kernel.py": KERNEL.replace("WERROR=y", "WERROR=n")})

@@ -3,6 +3,7 @@
  * What of include/rdma/sge.h is not inline: lists of memory, and the copies of
  * the drivers that have no dma_device.
  */
+#include <kunit/static_stub.h>
 #include <linux/debugfs.h>
 #include <linux/fault-inject.h>
 #include <linux/highmem.h>
@@ -19,6 +20,7 @@ static struct dentry *fail_rdma_map_dir;
 
 bool rdma_map_should_fail(void)
 {
+	KUNIT_STATIC_STUB_REDIRECT(rdma_map_should_fail);
 	return should_fail(&fail_rdma_map, 1);
 }
 EXPORT_SYMBOL(rdma_map_should_fail);
@@ -222,16 +224,18 @@ EXPORT_SYMBOL(rdma_unmap_sgl);
  * by their physical addresses. With @sges NULL: counts.
  */
 static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
-		     const struct bio_vec *bvecs, struct bvec_iter iter,
+		     const struct bio_vec *bvecs, struct bvec_iter start,
 		     const struct sge_limits *limits,
 		     enum dma_data_direction dir)
 {
 	struct ib_sge run = {};
+	struct bvec_iter iter;
 	struct bio_vec bv;
 	int n = 0, ret;
 
-	for (; iter.bi_size; bvec_iter_advance(bvecs, &iter, bv.bv_len)) {
-		bv = mp_bvec_iter_bvec(bvecs, iter);
+	for_each_mp_bvec(bv, bvecs, iter, start) {
+		if (!bv.bv_len)
+			continue;
 		if (is_pci_p2pdma_page(bv.bv_page)) {
 			ret = -EREMOTEIO;
 			goto out_unmap;

@@ -1,0 +1,1573 @@
+// SPDX-License-Identifier: GPL-2.0 OR Linux-OpenIB
+/*
+ * Tests of the SGE builder, on ib_devices that are never registered: without a
+ * dma_device, and with one whose DMA addresses are not the physical ones.
+ */
+#include <kunit/device.h>
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/dma-direct.h>
+#include <linux/highmem.h>
+#include <linux/scatterlist.h>
+#include <linux/utsname.h>
+#include <linux/wordpart.h>
+#include <rdma/sge.h>
+#include <trace/events/dma.h>
+
+#define P		PAGE_SIZE
+#define SGE_LKEY	0x1234
+#define SGE_POISON	0x5a
+#define SGE_MAX		8
+#define SGE_ORDER	4
+#define SGE_AREA	(P << SGE_ORDER)
+#define SGE_DIR		DMA_BIDIRECTIONAL
+#define SGE_DMA_BASE	(1ULL << (IS_ENABLED(CONFIG_ARCH_DMA_ADDR_T_64BIT) ? \
+				  44 : 30))
+#define SGE_DMA_SIZE	(3 * SGE_DMA_BASE)
+
+enum sge_kind {
+	SGE_DMA,
+	SGE_PHYS,
+	SGE_VIRT,
+};
+
+static const struct sge_param {
+	const char *name;
+	enum sge_kind kind;
+} sge_params[] = {
+	{ "DMA", SGE_DMA },
+	{ "physical", SGE_PHYS },
+#ifdef CONFIG_INFINIBAND_VIRT_DMA
+	{ "virtual", SGE_VIRT },
+#endif
+};
+
+KUNIT_ARRAY_PARAM_DESC(sge, sge_params, name);
+
+/* @len bytes at @off in the test's memory */
+struct sge_part {
+	u32 off;
+	u32 len;
+};
+
+struct sge_test {
+	enum sge_kind kind;
+	struct ib_device dev;
+	struct ib_pd pd;
+	struct device_dma_parameters dma_parms;
+	struct bus_dma_region *ranges;
+	struct page *pages;
+	phys_addr_t phys;
+
+	struct ib_sge sges[SGE_MAX];
+	struct scatterlist sgl[SGE_MAX + 1];
+	struct scatterlist pi_sgl[1];
+	struct bio_vec bvecs[SGE_MAX];
+	int nents;
+	unsigned int size;
+	int fail_at;
+
+	/* the driver's side of an MR */
+	struct ib_mr mr;
+	u64 mr_pages[SGE_MAX];
+	int nr_pages;
+	int max_pages;
+	int map_ret;
+	int pi_args[2];
+};
+
+/*
+ * The accounts of the DMA API: its tracepoints tell what was mapped for the
+ * device under test and has not been unmapped by exactly the same arguments.
+ */
+struct sge_mapping {
+	const struct scatterlist *sgl;
+	u64 addr;
+	size_t len;
+	enum dma_data_direction dir;
+};
+
+static struct {
+	const struct device *dev;
+	struct sge_mapping live[SGE_MAX];
+	int nr_live;
+	int nr_maps;
+	int nr_bad;
+	struct sge_mapping sync;
+	const char *sync_for;
+	phys_addr_t seen[4 * SGE_MAX];
+	int nr_seen;
+} sge_log;
+
+static bool sge_same(const struct sge_mapping *a, const struct sge_mapping *b)
+{
+	return a->sgl == b->sgl && a->addr == b->addr && a->len == b->len &&
+	       a->dir == b->dir;
+}
+
+static void sge_log_map(struct sge_mapping map)
+{
+	sge_log.nr_maps++;
+	if (sge_log.nr_live == ARRAY_SIZE(sge_log.live))
+		sge_log.nr_bad++;
+	else
+		sge_log.live[sge_log.nr_live++] = map;
+}
+
+static void sge_log_unmap(struct sge_mapping map)
+{
+	int i;
+
+	for (i = 0; i < sge_log.nr_live; i++) {
+		if (sge_same(&sge_log.live[i], &map)) {
+			sge_log.live[i] = sge_log.live[--sge_log.nr_live];
+			return;
+		}
+	}
+	sge_log.nr_bad++;
+}
+
+static void sge_log_seen(phys_addr_t phys, enum dma_data_direction dir)
+{
+	int i;
+
+	for (i = 0; i < sge_log.nr_seen; i++)
+		if (sge_log.seen[i] == phys)
+			return;
+	if (dir != DMA_TO_DEVICE && i < ARRAY_SIZE(sge_log.seen))
+		sge_log.seen[sge_log.nr_seen++] = phys;
+}
+
+static void sge_probe_dma_map_phys(void *data, struct device *dev,
+				   phys_addr_t phys, dma_addr_t addr,
+				   size_t size, enum dma_data_direction dir,
+				   unsigned long attrs)
+{
+	if (dev != sge_log.dev || addr == DMA_MAPPING_ERROR)
+		return;
+	sge_log_seen(phys, dir);
+	sge_log_map((struct sge_mapping){ NULL, addr, size, dir });
+}
+
+static void sge_probe_dma_unmap_phys(void *data, struct device *dev,
+				     dma_addr_t addr, size_t size,
+				     enum dma_data_direction dir,
+				     unsigned long attrs)
+{
+	if (dev == sge_log.dev)
+		sge_log_unmap((struct sge_mapping){ NULL, addr, size, dir });
+}
+
+static void sge_probe_dma_map_sg(void *data, struct device *dev,
+				 struct scatterlist *sgl, int nents, int ents,
+				 enum dma_data_direction dir,
+				 unsigned long attrs)
+{
+	struct scatterlist *sg;
+	int i;
+
+	if (dev != sge_log.dev)
+		return;
+	for_each_sg(sgl, sg, nents, i)
+		sge_log_seen(sg_phys(sg), dir);
+	sge_log_map((struct sge_mapping){ sgl, 0, nents, dir });
+}
+
+static void sge_probe_dma_unmap_sg(void *data, struct device *dev,
+				   struct scatterlist *sgl, int nents,
+				   enum dma_data_direction dir,
+				   unsigned long attrs)
+{
+	if (dev == sge_log.dev)
+		sge_log_unmap((struct sge_mapping){ sgl, 0, nents, dir });
+}
+
+static void sge_log_sync(const struct device *dev, const char *who,
+			 struct sge_mapping sync)
+{
+	if (dev != sge_log.dev)
+		return;
+	sge_log.sync_for = who;
+	sge_log.sync = sync;
+}
+
+static void sge_probe_dma_sync_single_for_cpu(void *data, struct device *dev,
+					      dma_addr_t addr, size_t size,
+					      enum dma_data_direction dir)
+{
+	sge_log_sync(dev, "cpu", (struct sge_mapping){ NULL, addr, size, dir });
+}
+
+static void sge_probe_dma_sync_single_for_device(void *data,
+						 struct device *dev,
+						 dma_addr_t addr, size_t size,
+						 enum dma_data_direction dir)
+{
+	sge_log_sync(dev, "device",
+		     (struct sge_mapping){ NULL, addr, size, dir });
+}
+
+#define SGE_PROBE(event) { .name = #event, .func = sge_probe_##event }
+
+static struct sge_probe {
+	const char *name;
+	void *func;
+	struct tracepoint *tp;
+} sge_probes[] = {
+	SGE_PROBE(dma_map_phys),
+	SGE_PROBE(dma_unmap_phys),
+	SGE_PROBE(dma_map_sg),
+	SGE_PROBE(dma_unmap_sg),
+	SGE_PROBE(dma_sync_single_for_cpu),
+	SGE_PROBE(dma_sync_single_for_device),
+};
+
+/* The tracepoints are not exported: they are found by name, but have types. */
+static void sge_find_tracepoint(struct tracepoint *tp, void *priv)
+{
+	struct sge_probe *probe = priv;
+
+	check_trace_callback_type_dma_map_phys(sge_probe_dma_map_phys);
+	check_trace_callback_type_dma_unmap_phys(sge_probe_dma_unmap_phys);
+	check_trace_callback_type_dma_map_sg(sge_probe_dma_map_sg);
+	check_trace_callback_type_dma_unmap_sg(sge_probe_dma_unmap_sg);
+	check_trace_callback_type_dma_sync_single_for_cpu(sge_probe_dma_sync_single_for_cpu);
+	check_trace_callback_type_dma_sync_single_for_device(sge_probe_dma_sync_single_for_device);
+
+	if (!strcmp(tp->name, probe->name))
+		probe->tp = tp;
+}
+
+static void sge_suite_exit(struct kunit_suite *suite)
+{
+	struct sge_probe *probe;
+
+	for (probe = sge_probes; probe < ARRAY_END(sge_probes); probe++) {
+		if (probe->tp)
+			tracepoint_probe_unregister(probe->tp, probe->func,
+						    NULL);
+		probe->tp = NULL;
+	}
+	tracepoint_synchronize_unregister();
+}
+
+static int sge_suite_init(struct kunit_suite *suite)
+{
+	struct sge_probe *probe;
+	int ret;
+
+	for (probe = sge_probes; probe < ARRAY_END(sge_probes); probe++) {
+		for_each_kernel_tracepoint(sge_find_tracepoint, probe);
+		ret = probe->tp ? tracepoint_probe_register(probe->tp,
+							    probe->func, NULL) :
+				  -ENOENT;
+		if (ret) {
+			probe->tp = NULL;
+			sge_suite_exit(suite);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/* what the device has to find in an SGE for @off in the test's memory */
+static u64 sge_addr(struct sge_test *t, size_t off)
+{
+	switch (t->kind) {
+	case SGE_DMA:
+		return SGE_DMA_BASE + t->phys + off;
+	case SGE_VIRT:
+		return (uintptr_t)page_address(t->pages) + off;
+	default:
+		return t->phys + off;
+	}
+}
+
+static void sge_expect(struct kunit *test, const struct ib_sge *sge, size_t off,
+		       size_t len)
+{
+	KUNIT_EXPECT_EQ(test, sge->addr, sge_addr(test->priv, off));
+	KUNIT_EXPECT_EQ(test, sge->length, len);
+	KUNIT_EXPECT_EQ(test, sge->lkey, SGE_LKEY);
+}
+
+static void sge_expect_live(struct kunit *test, int n)
+{
+	struct sge_test *t = test->priv;
+
+	KUNIT_EXPECT_EQ(test, sge_log.nr_live, t->kind == SGE_DMA ? n : 0);
+}
+
+static void sge_poison(struct sge_test *t)
+{
+	memset(t->sges, SGE_POISON, sizeof(t->sges));
+}
+
+static void sge_expect_poison(struct kunit *test, int from)
+{
+	struct sge_test *t = test->priv;
+
+	KUNIT_EXPECT_NULL(test, memchr_inv(&t->sges[from], SGE_POISON,
+					   (SGE_MAX - from) *
+					   sizeof(*t->sges)));
+}
+
+/* @call fails, and leaves no trace */
+#define SGE_EXPECT_REFUSED(test, call, err) do {	\
+	struct kunit *__test = (test);			\
+							\
+	sge_poison(__test->priv);			\
+	KUNIT_EXPECT_EQ(__test, call, err);		\
+	sge_expect_poison(__test, 0);			\
+	sge_expect_live(__test, 0);			\
+} while (0)
+
+static bool sge_should_fail(void)
+{
+	struct sge_test *t = kunit_get_current_test()->priv;
+
+	return t->fail_at && !--t->fail_at;
+}
+
+static bool sge_can_fail_at(struct kunit *test)
+{
+	kunit_activate_static_stub(test, rdma_map_should_fail, sge_should_fail);
+	return IS_ENABLED(CONFIG_FAIL_RDMA_MAP);
+}
+
+static void sge_set_ranges(struct sge_test *t)
+{
+	memset(t->ranges, 0, 4 * sizeof(*t->ranges));
+	t->ranges[0].dma_start = SGE_DMA_BASE;
+	t->ranges[0].size = SGE_DMA_SIZE;
+}
+
+/* Take the page at @off out of the device's reach: the DMA API cannot map it. */
+static void sge_set_hole(struct sge_test *t, size_t off)
+{
+	u64 end = t->phys + off + P;
+
+	t->ranges[0].size = t->phys + off;
+	t->ranges[1].cpu_start = end;
+	t->ranges[1].dma_start = SGE_DMA_BASE + end;
+	t->ranges[1].size = SGE_DMA_SIZE - end;
+}
+
+static int sge_set_page(struct ib_mr *mr, u64 addr)
+{
+	struct sge_test *t = container_of(mr, struct sge_test, mr);
+
+	if (t->nr_pages == t->max_pages)
+		return -ENOMEM;
+	t->mr_pages[t->nr_pages++] = addr;
+	return 0;
+}
+
+static int sge_map_mr_sg(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+			 unsigned int *offset)
+{
+	struct sge_test *t = container_of(mr, struct sge_test, mr);
+
+	t->nr_pages = 0;
+	return t->map_ret ?: ib_sg_to_pages(mr, sgl, nents, offset,
+					    sge_set_page);
+}
+
+static int sge_map_mr_sg_pi(struct ib_mr *mr, struct scatterlist *sgl,
+			    int nents, unsigned int *offset,
+			    struct scatterlist *pi_sgl, int pi_nents,
+			    unsigned int *pi_offset)
+{
+	struct sge_test *t = container_of(mr, struct sge_test, mr);
+
+	t->pi_args[0] = sgl == t->sgl ? nents : -1;
+	t->pi_args[1] = !pi_sgl || pi_sgl == t->pi_sgl ? pi_nents : -1;
+	return t->map_ret;
+}
+
+static void sge_init_dma(struct kunit *test, struct sge_test *t)
+{
+	struct device *dev = kunit_device_register(test, "sge");
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+	/* freed with the driver's grip on the device */
+	t->ranges = kzalloc_objs(*t->ranges, 4);
+	KUNIT_ASSERT_NOT_NULL(test, t->ranges);
+	sge_set_ranges(t);
+	dev->dma_range_map = t->ranges;
+	dev->coherent_dma_mask = DMA_BIT_MASK(64);
+	dev->dma_parms = &t->dma_parms;
+	dma_set_max_seg_size(dev, U32_MAX);
+#ifdef CONFIG_SWIOTLB
+	/* no bouncing: what is out of reach is to fail */
+	dev->dma_io_tlb_mem = NULL;
+#endif
+	t->dev.dma_device = dev;
+}
+
+static int sge_init(struct kunit *test)
+{
+	const struct sge_param *param = test->param_value ?: &sge_params[0];
+	struct sge_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	t->kind = param->kind;
+	t->pd.device = &t->dev;
+	t->pd.local_dma_lkey = SGE_LKEY;
+	t->mr.device = &t->dev;
+	t->mr.type = IB_MR_TYPE_INTEGRITY;
+	t->max_pages = SGE_MAX;
+	t->dev.ops.map_mr_sg = sge_map_mr_sg;
+	t->dev.ops.map_mr_sg_pi = sge_map_mr_sg_pi;
+	if (t->kind == SGE_PHYS)
+		t->dev.attrs.kernel_cap_flags = IBK_PHYS_ADDR;
+	if (t->kind == SGE_DMA)
+		sge_init_dma(test, t);
+
+	t->pages = alloc_pages(GFP_KERNEL | __GFP_COMP | __GFP_ZERO, SGE_ORDER);
+	KUNIT_ASSERT_NOT_NULL(test, t->pages);
+	t->phys = page_to_phys(t->pages);
+	test->priv = t;
+
+	memset(&sge_log, 0, sizeof(sge_log));
+	sge_log.dev = t->dev.dma_device;
+	return 0;
+}
+
+/*
+ * Whether DMA_API_DEBUG knows of a mapping of @phys. It counts to 7 on top of
+ * the first of a cacheline, and warns of the next.
+ */
+static bool sge_leaked(struct kunit *test, phys_addr_t phys)
+{
+	struct sge_test *t = test->priv;
+	struct device *dev = t->dev.dma_device;
+	bool leaked = false;
+	dma_addr_t addr[8];
+	int i;
+
+	kunit_warning_suppress(test) {
+		for (i = 0; i < ARRAY_SIZE(addr); i++) {
+			addr[i] = dma_map_phys(dev, phys, 1, DMA_FROM_DEVICE,
+					       DMA_ATTR_SKIP_CPU_SYNC);
+			KUNIT_EXPECT_EQ(test, dma_mapping_error(dev, addr[i]),
+					0);
+		}
+		leaked = KUNIT_SUPPRESSED_WARNING_COUNT();
+	}
+	while (i--)
+		dma_unmap_phys(dev, addr[i], 1, DMA_FROM_DEVICE,
+			       DMA_ATTR_SKIP_CPU_SYNC);
+	return leaked;
+}
+
+static void sge_exit(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int i;
+
+	if (!t)
+		return;
+	KUNIT_EXPECT_EQ(test, sge_log.nr_live, 0);
+	KUNIT_EXPECT_EQ(test, sge_log.nr_bad, 0);
+	sge_log.dev = NULL;
+
+	if (t->kind == SGE_DMA && IS_ENABLED(CONFIG_DMA_API_DEBUG)) {
+		sge_set_ranges(t);
+		for (i = 0; i < sge_log.nr_seen; i++)
+			KUNIT_EXPECT_FALSE(test,
+					   sge_leaked(test, sge_log.seen[i]));
+	}
+	__free_pages(t->pages, SGE_ORDER);
+}
+
+/* would DMA_API_DEBUG tell? */
+static void sge_test_leak(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	struct ib_sge sge;
+
+#ifndef __WARN_FLAGS
+	kunit_skip(test, "suppressing a WARN_ONCE() here uses it up");
+#endif
+	if (!IS_ENABLED(CONFIG_DMA_API_DEBUG))
+		kunit_skip(test, "needs CONFIG_DMA_API_DEBUG");
+
+	KUNIT_ASSERT_EQ(test, rdma_map_sge_page(&t->pd, &sge, t->pages, 0, 64,
+						SGE_DIR), 0);
+	sge_log.dev = NULL;
+	KUNIT_EXPECT_TRUE(test, sge_leaked(test, t->phys));
+	sge_log.dev = t->dev.dma_device;
+	rdma_unmap_sge(&t->dev, &sge, SGE_DIR);
+}
+
+/* one piece of memory */
+
+enum sge_call {
+	SGE_SINGLE,
+	SGE_PAGE,
+	SGE_PHYS_ADDR,
+	SGE_BVEC,
+	SGE_NR_CALLS,
+};
+
+static int sge_map(struct sge_test *t, enum sge_call call, size_t off,
+		   size_t len, enum dma_data_direction dir)
+{
+	struct ib_sge *sge = t->sges;
+	struct bio_vec bv;
+
+	switch (call) {
+	case SGE_SINGLE:
+		return rdma_map_sge_single(&t->pd, sge,
+					   page_address(t->pages) + off, len,
+					   dir);
+	case SGE_PAGE:
+		return rdma_map_sge_page(&t->pd, sge, t->pages, off, len, dir);
+	case SGE_PHYS_ADDR:
+		return rdma_map_sge_phys(&t->pd, sge, t->phys + off, len, dir);
+	default:
+		bvec_set_page(&bv, t->pages, len, off);
+		return rdma_map_sge_bvec(&t->pd, sge, &bv, dir);
+	}
+}
+
+static void sge_test_map(struct kunit *test)
+{
+	static const struct sge_part parts[] = {
+		{ 0, P }, { 1, 1 }, { P - 1, 2 },
+		{ 3 * P + 7, 5 * P }, { 0, SGE_AREA },
+	};
+	static const enum dma_data_direction dirs[] = {
+		DMA_BIDIRECTIONAL, DMA_TO_DEVICE, DMA_FROM_DEVICE,
+	};
+	struct sge_test *t = test->priv;
+	struct sge_mapping want = {};
+	int call, i, n;
+
+	for (n = 0; n < SGE_NR_CALLS * ARRAY_SIZE(parts); n++) {
+		call = n % SGE_NR_CALLS;
+		i = n / SGE_NR_CALLS;
+		want.addr = sge_addr(t, parts[i].off);
+		want.len = parts[i].len;
+		want.dir = dirs[n % ARRAY_SIZE(dirs)];
+
+		sge_poison(t);
+		KUNIT_ASSERT_EQ(test, sge_map(t, call, parts[i].off, want.len,
+					      want.dir), 0);
+		sge_expect(test, t->sges, parts[i].off, want.len);
+		sge_expect_poison(test, 1);
+		sge_expect_live(test, 1);
+		if (sge_log.nr_live)
+			KUNIT_EXPECT_TRUE(test, sge_same(&sge_log.live[0],
+							 &want));
+		rdma_unmap_sge(&t->dev, t->sges, want.dir);
+		sge_expect_live(test, 0);
+		sge_expect(test, t->sges, parts[i].off, want.len);
+	}
+}
+
+static void sge_test_length(struct kunit *test)
+{
+#ifdef CONFIG_64BIT
+	static const size_t too_long[] = { 1UL << 32, SIZE_MAX };
+	int i;
+#endif
+	struct sge_test *t = test->priv;
+	int call;
+
+	for (call = 0; call < SGE_NR_CALLS; call++) {
+		SGE_EXPECT_REFUSED(test, sge_map(t, call, 0, 0, SGE_DIR),
+				   -EINVAL);
+		if (call == SGE_BVEC)
+			continue;
+#ifdef CONFIG_64BIT
+		for (i = 0; i < ARRAY_SIZE(too_long); i++)
+			SGE_EXPECT_REFUSED(test, sge_map(t, call, 0,
+							 too_long[i], SGE_DIR),
+					   -EINVAL);
+#endif
+	}
+}
+
+/* More than there is can be mapped if no cache is to be flushed for it. */
+static void sge_need_4g(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+
+	if (t->kind == SGE_DMA && (!IS_ENABLED(CONFIG_64BIT) ||
+				   !dev_is_dma_coherent(t->dev.dma_device)))
+		kunit_skip(test, "needs a coherent device on 64 bits");
+}
+
+static void sge_test_max_length(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int call;
+
+	sge_need_4g(test);
+	for (call = 0; call < SGE_NR_CALLS; call++) {
+		KUNIT_ASSERT_EQ(test, sge_map(t, call, 0, U32_MAX, SGE_DIR), 0);
+		sge_expect(test, t->sges, 0, U32_MAX);
+		rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
+	}
+}
+
+static u8 sge_module_buf[64];
+
+static void sge_test_not_linear(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	u8 stack_buf[64];
+	void *buf;
+
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_single(&t->pd, t->sges, stack_buf,
+						     sizeof(stack_buf),
+						     SGE_DIR), -EINVAL);
+
+	buf = vmalloc(P);
+	KUNIT_ASSERT_NOT_NULL(test, buf);
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_single(&t->pd, t->sges, buf,
+						     P, SGE_DIR),
+			   -EINVAL);
+	vfree(buf);
+
+	/* built in, it is part of the kernel image */
+	if (is_vmalloc_or_module_addr(sge_module_buf))
+		SGE_EXPECT_REFUSED(test, rdma_map_sge_single(&t->pd, t->sges,
+							     sge_module_buf, 64,
+							     SGE_DIR), -EINVAL);
+}
+
+/* the first address above the test's memory that is not RAM */
+static phys_addr_t sge_end_of_ram(struct sge_test *t)
+{
+	unsigned long pfn = page_to_pfn(t->pages);
+
+	while (pfn_valid(pfn) && rdma_phys_to_page(PFN_PHYS(pfn)))
+		pfn++;
+	return PFN_PHYS(pfn);
+}
+
+static void sge_test_no_ram(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_phys(&t->pd, t->sges,
+						   sge_end_of_ram(t), 1,
+						   SGE_DIR), -EREMOTEIO);
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_phys(&t->pd, t->sges,
+						   PHYS_ADDR_MAX, 1, SGE_DIR),
+			   -EREMOTEIO);
+}
+
+static void sge_test_map_fails(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int call;
+
+	if (!sge_can_fail_at(test))
+		kunit_skip(test, "needs CONFIG_FAIL_RDMA_MAP");
+	for (call = 0; call < SGE_NR_CALLS; call++) {
+		t->fail_at = 1;
+		SGE_EXPECT_REFUSED(test, sge_map(t, call, 0, 64, SGE_DIR),
+				   -ENOMEM);
+	}
+}
+
+/* the same, but it is the DMA API that fails */
+static void sge_test_map_dma_fails(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int call;
+
+	sge_set_hole(t, P);
+	for (call = 0; call < SGE_NR_CALLS; call++)
+		kunit_warning_suppress(test)
+			SGE_EXPECT_REFUSED(test, sge_map(t, call, P, 64,
+							 SGE_DIR), -ENOMEM);
+}
+
+static void sge_test_highmem(struct kunit *test)
+{
+	struct page *page = alloc_page(GFP_HIGHUSER);
+	struct sge_test *t = test->priv;
+	phys_addr_t phys;
+	char buf[64];
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	if (!PageHighMem(page)) {
+		__free_page(page);
+		kunit_skip(test, "no highmem page");
+	}
+	phys = page_to_phys(page);
+	KUNIT_EXPECT_EQ(test, rdma_map_sge_page(&t->pd, t->sges, page, 100, 64,
+						SGE_DIR), 0);
+	sge_expect(test, t->sges, phys + 100 - t->phys, 64);
+	rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
+	KUNIT_EXPECT_EQ(test, rdma_map_sge_phys(&t->pd, t->sges, phys + 100, 64,
+						SGE_DIR), 0);
+	sge_expect(test, t->sges, phys + 100 - t->phys, 64);
+	rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
+
+	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(phys), page);
+	memset(buf, SGE_POISON, sizeof(buf));
+	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(phys + 100, buf, 64), 0);
+	memset(buf, 0, sizeof(buf));
+	memcpy_from_page(buf, page, 100, 64);
+	KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON, 64));
+	memset(buf, 0, sizeof(buf));
+	KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, phys + 100, 64), 0);
+	KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON, 64));
+	__free_page(page);
+}
+
+/* slices, and what else needs no mapping */
+
+static void sge_test_slice(struct kunit *test)
+{
+	static const struct {
+		u32 off, len;
+		bool bad;
+	} parts[] = {
+		{ 0, 1000 }, { 0, 1 }, { 999, 1 }, { 300, 400 }, { 0, 0 },
+		{ 1000, 0 }, { 1001, 0, true }, { 0, 1001, true },
+		{ 1000, 1, true }, { 999, 2, true }, { U32_MAX, 1, true },
+		{ 1, U32_MAX, true }, { 16, U32_MAX - 15, true },
+	};
+	const struct ib_sge map = {
+		.addr = U32_MAX - 500ULL, .length = 1000, .lkey = SGE_LKEY,
+	};
+	struct ib_sge slice;
+	int i, warned = 0;
+
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		kunit_warning_suppress(test) {
+			slice = rdma_sge_slice(&map, parts[i].off,
+					       parts[i].len);
+			warned = KUNIT_SUPPRESSED_WARNING_COUNT();
+		}
+		KUNIT_EXPECT_EQ(test, slice.lkey, SGE_LKEY);
+		if (parts[i].bad) {
+			KUNIT_EXPECT_EQ(test, slice.length, 0);
+#ifdef __WARN_FLAGS	/* elsewhere, what is suppressed is used up, too */
+			KUNIT_EXPECT_EQ(test, warned, 1);
+#endif
+			continue;
+		}
+		KUNIT_EXPECT_EQ(test, slice.addr, map.addr + parts[i].off);
+		KUNIT_EXPECT_EQ(test, slice.length, parts[i].len);
+		KUNIT_EXPECT_EQ(test, warned, 0);
+	}
+
+	/* a slice of a slice */
+	slice = rdma_sge_slice(&map, 100, 200);
+	slice = rdma_sge_slice(&slice, 10, 190);
+	KUNIT_EXPECT_EQ(test, slice.addr, map.addr + 110);
+	KUNIT_EXPECT_EQ(test, slice.length, 190);
+	kunit_warning_suppress(test)
+		slice = rdma_sge_slice(&slice, 0, 191);
+	KUNIT_EXPECT_EQ(test, slice.length, 0);
+}
+
+static void sge_expect_sync(struct kunit *test, const char *who, size_t off,
+			    size_t len)
+{
+	struct sge_test *t = test->priv;
+	struct sge_mapping want = {
+		.addr = sge_addr(t, off), .len = len, .dir = SGE_DIR,
+	};
+
+	if (t->kind != SGE_DMA || !IS_ENABLED(CONFIG_DMA_NEED_SYNC))
+		return;
+	KUNIT_EXPECT_STREQ(test, sge_log.sync_for, who);
+	KUNIT_EXPECT_TRUE(test, sge_same(&sge_log.sync, &want));
+}
+
+/* On a device without DMA there is nothing to see, other than no crash. */
+static void sge_test_sync(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	struct ib_device *dev = &t->dev;
+	struct ib_sge slice;
+
+	KUNIT_ASSERT_EQ(test, sge_map(t, SGE_PAGE, 10, 5000, SGE_DIR), 0);
+	slice = rdma_sge_slice(t->sges, 100, 64);
+
+	rdma_sync_sge_for_cpu(dev, &slice, SGE_DIR);
+	sge_expect_sync(test, "cpu", 110, 64);
+	rdma_sync_sge_for_device(dev, &slice, SGE_DIR);
+	sge_expect_sync(test, "device", 110, 64);
+	rdma_sync_sge_for_cpu(dev, t->sges, SGE_DIR);
+	sge_expect_sync(test, "cpu", 10, 5000);
+	rdma_sync_sge_for_device(dev, t->sges, SGE_DIR);
+	sge_expect_sync(test, "device", 10, 5000);
+
+	sge_expect(test, t->sges, 10, 5000);
+	rdma_unmap_sge(dev, t->sges, SGE_DIR);
+}
+
+static void sge_test_inline(struct kunit *test)
+{
+	void *bufs[] = { &bufs, sge_module_buf, vmalloc(64), test };
+	struct ib_sge sge;
+	int i;
+
+	KUNIT_EXPECT_NOT_NULL(test, bufs[2]);
+	for (i = 0; i < ARRAY_SIZE(bufs); i++) {
+		memset(&sge, SGE_POISON, sizeof(sge));
+		rdma_fill_ib_sge_inline(&sge, bufs[i], 33 + i);
+		KUNIT_EXPECT_EQ(test, sge.addr, (uintptr_t)bufs[i]);
+		KUNIT_EXPECT_EQ(test, sge.length, 33 + i);
+		KUNIT_EXPECT_EQ(test, sge.lkey, 0);
+	}
+	vfree(bufs[2]);
+}
+
+/* lists */
+
+static void sge_set_list(struct sge_test *t, const struct sge_part *parts,
+			 int nents)
+{
+	struct scatterlist *sg;
+	struct page *page;
+	int i;
+
+	/* three or more entries are a chain of two lists */
+	if (nents > 2) {
+		sg_init_table(t->sgl, 3);
+		sg_init_table(t->sgl + 3, nents - 2);
+		sg_chain(t->sgl, 3, t->sgl + 3);
+	} else {
+		sg_init_table(t->sgl, nents);
+	}
+	t->nents = nents;
+	t->size = 0;
+	for_each_sg(t->sgl, sg, nents, i) {
+		page = t->pages + parts[i].off / P;
+		sg_set_page(sg, page, parts[i].len,
+			    offset_in_page(parts[i].off));
+		bvec_set_page(&t->bvecs[i], page, parts[i].len,
+			      offset_in_page(parts[i].off));
+		t->size += parts[i].len;
+	}
+}
+
+static int sge_fill(struct sge_test *t, bool bvec, int max_sge)
+{
+	struct bvec_iter iter = { .bi_size = t->size };
+
+	if (bvec)
+		return rdma_fill_ib_sge_from_bvec(&t->pd, t->sges, max_sge,
+						  t->bvecs, iter, SGE_DIR);
+	return rdma_fill_ib_sge_from_sgl(&t->pd, t->sges, max_sge, t->sgl,
+					 t->nents, SGE_DIR);
+}
+
+static void sge_unfill(struct sge_test *t, bool bvec, int n)
+{
+	if (bvec)
+		rdma_unmap_sges(&t->dev, t->sges, n, SGE_DIR);
+	else
+		rdma_unmap_sgl(&t->dev, t->sgl, t->nents, SGE_DIR);
+}
+
+static void sge_expect_list(struct kunit *test, bool bvec,
+			    const struct sge_part *in, int nin,
+			    const struct sge_part *out, int nout)
+{
+	struct sge_test *t = test->priv;
+	int i, max_sge;
+
+	sge_set_list(t, in, nin);
+	for (max_sge = 0; max_sge < nout; max_sge++)
+		SGE_EXPECT_REFUSED(test, sge_fill(t, bvec, max_sge), -E2BIG);
+	for (; max_sge <= SGE_MAX; max_sge++) {
+		sge_poison(t);
+		KUNIT_ASSERT_EQ(test, sge_fill(t, bvec, max_sge), nout);
+		for (i = 0; i < nout; i++)
+			sge_expect(test, &t->sges[i], out[i].off, out[i].len);
+		sge_expect_poison(test, nout);
+		/* bio_vecs are unmapped SGE by SGE, a scatterlist as such */
+		sge_expect_live(test, bvec ? nout : 1);
+		sge_unfill(t, bvec, nout);
+		sge_expect_live(test, 0);
+	}
+}
+
+static void sge_test_list(struct kunit *test)
+{
+	static const struct {
+		struct sge_part in[4];
+		int nin;
+		struct sge_part out[4];
+		int nout;
+	} lists[] = {
+		{ { { 7, 1 } }, 1, { { 7, 1 } }, 1 },
+		/* all in one */
+		{ { { 0, P }, { P, P }, { 2 * P, P }, { 3 * P, 10 } }, 4,
+		  { { 0, 3 * P + 10 } }, 1 },
+		{ { { 0, P }, { P, 2 * P } }, 2, { { 0, 3 * P } }, 1 },
+		/* a gap, an overlap, the wrong way round */
+		{ { { 0, P }, { 2 * P, P } }, 2, { { 0, P }, { 2 * P, P } }, 2 },
+		{ { { 0, P }, { P + 1, 1 } }, 2, { { 0, P }, { P + 1, 1 } }, 2 },
+		{ { { 0, P }, { P - 1, P } }, 2, { { 0, P }, { P - 1, P } }, 2 },
+		{ { { P, P }, { 0, P } }, 2, { { P, P }, { 0, P } }, 2 },
+		/* the same memory twice */
+		{ { { 0, P }, { 0, P } }, 2, { { 0, P }, { 0, P } }, 2 },
+		/* both */
+		{ { { 5, P - 5 }, { P, P }, { 4 * P + 1, 3 }, { 4 * P + 4, 9 } },
+		  4, { { 5, 2 * P - 5 }, { 4 * P + 1, 12 } }, 2 },
+		{ { { 0, 9 }, { P, P }, { 2 * P, P }, { 5 * P, P } }, 4,
+		  { { 0, 9 }, { P, 2 * P }, { 5 * P, P } }, 3 },
+		/* none */
+		{ { { 0, P }, { 2 * P, P }, { 4 * P, P }, { 6 * P, P } }, 4,
+		  { { 0, P }, { 2 * P, P }, { 4 * P, P }, { 6 * P, P } }, 4 },
+		/* nothing in between, nothing ahead */
+		{ { { 0, P }, { 5 * P, 0 }, { P, P } }, 3, { { 0, 2 * P } }, 1 },
+		{ { { 5 * P, 0 }, { 0, P } }, 2, { { 0, P } }, 1 },
+	};
+	int i;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(lists); i++)
+		sge_expect_list(test, i % 2, lists[i / 2].in, lists[i / 2].nin,
+				lists[i / 2].out, lists[i / 2].nout);
+}
+
+static void sge_test_list_limits(struct kunit *test)
+{
+	static const struct sge_part in[] = { { P, P }, { 2 * P, P },
+					      { 3 * P, P } };
+	static const struct sge_part by_size[] = { { P, 2 * P }, { 3 * P, P } };
+	static const struct sge_part by_boundary[] = { { P, P },
+						       { 2 * P, 2 * P } };
+	struct sge_test *t = test->priv;
+	int bvec;
+
+	for (bvec = 0; bvec <= 1; bvec++) {
+		dma_set_max_seg_size(t->dev.dma_device, 2 * P);
+		sge_expect_list(test, bvec, in, 3, by_size, 2);
+		dma_set_max_seg_size(t->dev.dma_device, 3 * P - 1);
+		sge_expect_list(test, bvec, in, 3, by_size, 2);
+		dma_set_max_seg_size(t->dev.dma_device, U32_MAX);
+		dma_set_seg_boundary(t->dev.dma_device, 2 * P - 1);
+		sge_expect_list(test, bvec, in, 3, by_boundary, 2);
+		dma_set_seg_boundary(t->dev.dma_device, 0);
+	}
+}
+
+static void sge_expect_at(struct kunit *test, const struct ib_sge *sge,
+			  u64 addr, u32 len)
+{
+	KUNIT_EXPECT_EQ(test, sge->addr, addr);
+	KUNIT_EXPECT_EQ(test, sge->length, len);
+	KUNIT_EXPECT_EQ(test, sge->lkey, SGE_LKEY);
+}
+
+/* Of a scatterlist, what is contiguous in DMA addresses is merged. */
+static void sge_test_list_dma(struct kunit *test)
+{
+	static const struct sge_part apart[] = { { 5 * P, P }, { 2 * P, P } };
+	static const struct sge_part joined[] = { { 4 * P, P }, { 5 * P, P } };
+	const u64 base = 2 * SGE_DMA_BASE;
+	struct sge_test *t = test->priv;
+
+	t->ranges[2] = t->ranges[0];
+	t->ranges[0] = (struct bus_dma_region){ t->phys + 5 * P, base, P };
+	t->ranges[1] = (struct bus_dma_region){ t->phys, base - P, 5 * P };
+
+	sge_set_list(t, apart, 2);
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, 1), 1);
+	sge_expect_at(test, &t->sges[0], base, 2 * P);
+	sge_unfill(t, false, 1);
+
+	sge_set_list(t, joined, 2);
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, 2), 2);
+	sge_expect_at(test, &t->sges[0], base + 3 * P, P);
+	sge_expect_at(test, &t->sges[1], base, P);
+	sge_unfill(t, false, 2);
+}
+
+/* contiguous, but together more than the 32 bits of an SGE's length */
+static void sge_test_list_4g(struct kunit *test)
+{
+	const struct sge_part parts[] = { { 0, U32_MAX - P + 1 }, { 8 * P, P } };
+	const u64 base = 2 * SGE_DMA_BASE;
+	struct sge_test *t = test->priv;
+
+	sge_need_4g(test);
+	t->ranges[0] = (struct bus_dma_region){ t->phys + 8 * P,
+						base + parts[0].len, P };
+	t->ranges[1] = (struct bus_dma_region){ t->phys, base, SZ_4G };
+
+	sge_set_list(t, parts, 2);
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, SGE_MAX), 2);
+	sge_expect_at(test, &t->sges[0], base, parts[0].len);
+	sge_expect_at(test, &t->sges[1], base + parts[0].len, P);
+	sge_unfill(t, false, 2);
+
+	t->sgl[1].length = P - 1;
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, SGE_MAX), 1);
+	sge_expect_at(test, &t->sges[0], base, U32_MAX);
+	sge_unfill(t, false, 1);
+}
+
+#ifdef CONFIG_ARCH_HAS_DMA_OPS
+static int sge_iommu_map_sg(struct device *dev, struct scatterlist *sgl,
+			    int nents, enum dma_data_direction dir,
+			    unsigned long attrs)
+{
+	struct scatterlist *sg;
+	unsigned int len = 0;
+	int i;
+
+	for_each_sg(sgl, sg, nents, i) {
+		len += sg->length;
+		/* what a user of the list must not look at */
+		sg_dma_address(sg) = 0;
+		sg_dma_len(sg) = P;
+	}
+	sg_dma_address(sgl) = SGE_DMA_BASE;
+	sg_dma_len(sgl) = len;
+	return 1;
+}
+
+static const struct dma_map_ops sge_iommu_ops = {
+	.map_sg = sge_iommu_map_sg,
+};
+#endif
+
+/* An IOMMU makes one SGE of anything. */
+static void sge_test_list_iommu(struct kunit *test)
+{
+#ifdef CONFIG_ARCH_HAS_DMA_OPS
+	static const struct sge_part parts[] = { { 5 * P, P }, { 2 * P, P },
+						 { 7 * P, P } };
+	struct sge_test *t = test->priv;
+
+	set_dma_ops(t->dev.dma_device, &sge_iommu_ops);
+	sge_set_list(t, parts, 3);
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, 1), 1);
+	sge_expect_at(test, &t->sges[0], SGE_DMA_BASE, 3 * P);
+	sge_unfill(t, false, 1);
+	KUNIT_EXPECT_EQ(test, rdma_map_mr_sgl(&t->mr, t->sgl, 3, 0, P, SGE_DIR),
+			0);
+	KUNIT_EXPECT_EQ(test, t->mr.length, 3 * P);
+	rdma_unmap_sgl(&t->dev, t->sgl, 3, SGE_DIR);
+	set_dma_ops(t->dev.dma_device, NULL);
+#else
+	kunit_skip(test, "needs CONFIG_ARCH_HAS_DMA_OPS");
+#endif
+}
+
+static const struct sge_part sge_gaps[] = {
+	{ 0, P }, { 2 * P, P }, { 4 * P, P }, { 6 * P, P },
+};
+
+/* a failure after @n mappings */
+static void sge_expect_unwound(struct kunit *test, bool bvec, int n)
+{
+	struct sge_test *t = test->priv;
+	int before = sge_log.nr_maps;
+
+	sge_poison(t);
+	KUNIT_EXPECT_EQ(test, sge_fill(t, bvec, SGE_MAX), -ENOMEM);
+	sge_expect_live(test, 0);
+	if (!bvec)
+		n = 0;
+	if (t->kind == SGE_DMA)
+		KUNIT_EXPECT_EQ(test, sge_log.nr_maps, before + n);
+	/* what a bio_vec's SGEs held of the mappings is wiped */
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->sges, 0, n * sizeof(*t->sges)));
+	sge_expect_poison(test, n);
+}
+
+static void sge_test_list_fails(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int n;
+
+	if (!sge_can_fail_at(test))
+		kunit_skip(test, "needs CONFIG_FAIL_RDMA_MAP");
+	sge_set_list(t, sge_gaps, ARRAY_SIZE(sge_gaps));
+	for (n = 0; n < ARRAY_SIZE(sge_gaps); n++) {
+		t->fail_at = n + 1;
+		sge_expect_unwound(test, true, n);
+	}
+	t->fail_at = 1;
+	sge_expect_unwound(test, false, 0);
+}
+
+static void sge_test_list_dma_fails(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int n;
+
+	sge_set_list(t, sge_gaps, ARRAY_SIZE(sge_gaps));
+	for (n = 0; n < ARRAY_SIZE(sge_gaps); n++) {
+		sge_set_hole(t, sge_gaps[n].off);
+		kunit_warning_suppress(test) {
+			sge_expect_unwound(test, true, n);
+			sge_expect_unwound(test, false, n);
+		}
+	}
+}
+
+static void sge_test_list_empty(struct kunit *test)
+{
+	static const struct sge_part nothing[] = { { 0, 0 }, { P, 0 } };
+	struct sge_test *t = test->priv;
+	int bvec;
+
+	for (bvec = 0; bvec <= 1; bvec++) {
+		sge_set_list(t, nothing, 2);
+		SGE_EXPECT_REFUSED(test, sge_fill(t, bvec, SGE_MAX), -EINVAL);
+		t->nents = 0;
+		SGE_EXPECT_REFUSED(test, sge_fill(t, bvec, SGE_MAX), -EINVAL);
+	}
+	SGE_EXPECT_REFUSED(test, rdma_map_mr_sgl(&t->mr, t->sgl, 0, 0, P,
+						 SGE_DIR), -EINVAL);
+}
+
+/* bio_vecs from the middle of one, which spans pages, to that of another */
+static void sge_test_bvec_iter(struct kunit *test)
+{
+	static const struct sge_part parts[] = {
+		{ 0, P }, { 2 * P + 5, 3 * P }, { 5 * P + 5, 100 },
+		{ 9 * P, P }, { 0, P },
+	};
+	struct sge_test *t = test->priv;
+	struct bvec_iter iter = {
+		.bi_idx = 1,
+		.bi_bvec_done = P + 20,
+		.bi_size = 2 * P - 20 + 100 + 7,
+	};
+
+	sge_set_list(t, parts, ARRAY_SIZE(parts));
+	sge_poison(t);
+	KUNIT_ASSERT_EQ(test, rdma_fill_ib_sge_from_bvec(&t->pd, t->sges, 2,
+							 t->bvecs, iter,
+							 SGE_DIR), 2);
+	sge_expect(test, &t->sges[0], 3 * P + 25, 2 * P - 20 + 100);
+	sge_expect(test, &t->sges[1], 9 * P, 7);
+	sge_expect_poison(test, 2);
+	rdma_unmap_sges(&t->dev, t->sges, 2, SGE_DIR);
+}
+
+/* rdma_unmap_sges() and arrays that were filled by other calls */
+static void sge_test_unmap_sges(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		KUNIT_EXPECT_EQ(test, rdma_map_sge_page(&t->pd, &t->sges[i],
+							t->pages, i * P + i,
+							10 + i, SGE_DIR), 0);
+	sge_expect_live(test, 3);
+	rdma_unmap_sges(&t->dev, t->sges, 0, SGE_DIR);
+	sge_expect_live(test, 3);
+	rdma_unmap_sges(&t->dev, t->sges + 1, 2, SGE_DIR);
+	sge_expect_live(test, 1);
+	rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
+}
+
+/* memory regions */
+
+static void sge_expect_mr(struct kunit *test, size_t off, u64 length,
+			  unsigned int page_size, const u32 *pages, int nr)
+{
+	struct sge_test *t = test->priv;
+	u64 iova = sge_addr(t, off);
+	int i;
+
+	/* a peer is not to see an address of ours */
+	if (t->kind == SGE_PHYS)
+		iova = off & (page_size - 1);
+	KUNIT_EXPECT_EQ(test, t->mr.iova, iova);
+	KUNIT_EXPECT_EQ(test, t->mr.length, length);
+	KUNIT_EXPECT_EQ(test, t->mr.page_size, page_size);
+	KUNIT_ASSERT_EQ(test, t->nr_pages, nr);
+	for (i = 0; i < nr; i++)
+		KUNIT_EXPECT_EQ(test, t->mr_pages[i], sge_addr(t, pages[i]));
+}
+
+static void sge_test_mr(struct kunit *test)
+{
+	static const struct sge_part small[] = {
+		{ P + 100, P - 100 }, { 5 * P, 2 * P }, { 2 * P, P },
+		{ 3 * P, 50 },
+	};
+	static const struct sge_part large[] = {
+		{ P + 10, P - 10 }, { 4 * P, 2 * P }, { 8 * P, 20 },
+	};
+	static const u32 small_pages[] = { P, 5 * P, 6 * P, 2 * P, 3 * P };
+	static const u32 large_pages[] = { 0, 4 * P, 8 * P };
+	struct sge_test *t = test->priv;
+	struct ib_mr *mr = &t->mr;
+
+	sge_set_list(t, small, 4);
+	KUNIT_ASSERT_EQ(test, rdma_map_mr_sgl(mr, t->sgl, 4, 0, P, SGE_DIR), 0);
+	sge_expect_live(test, 1);
+	sge_expect_mr(test, P + 100, t->size, P, small_pages, 5);
+	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
+	sge_expect_live(test, 0);
+
+	KUNIT_ASSERT_EQ(test, rdma_map_mr_sgl(mr, t->sgl, 4, 50, P, SGE_DIR), 0);
+	sge_expect_mr(test, P + 150, t->size - 50, P, small_pages, 5);
+	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
+
+	sge_set_list(t, large, 3);
+	KUNIT_ASSERT_EQ(test, rdma_map_mr_sgl(mr, t->sgl, 3, 5, 2 * P, SGE_DIR),
+			0);
+	sge_expect_mr(test, P + 15, t->size - 5, 2 * P, large_pages, 3);
+	rdma_unmap_sgl(&t->dev, t->sgl, 3, SGE_DIR);
+}
+
+static void sge_expect_no_mr(struct kunit *test, unsigned int offset, int err)
+{
+	struct sge_test *t = test->priv;
+
+	KUNIT_EXPECT_EQ(test, rdma_map_mr_sgl(&t->mr, t->sgl, t->nents, offset,
+					      P, SGE_DIR), err);
+	sge_expect_live(test, 0);
+}
+
+static void sge_test_mr_fails(struct kunit *test)
+{
+	static const struct sge_part gap[] = { { 0, P }, { P, P }, { 3 * P, 10 },
+					       { 5 * P, P } };
+	struct sge_test *t = test->priv;
+
+	/* a gap within a page: no driver takes more than what is before it */
+	sge_set_list(t, gap, 4);
+	sge_expect_no_mr(test, 0, -EINVAL);
+	KUNIT_EXPECT_EQ(test, t->nr_pages, 3);
+
+	/* too long for the MR */
+	sge_set_list(t, sge_gaps, 4);
+	t->max_pages = 3;
+	sge_expect_no_mr(test, 0, -EINVAL);
+	KUNIT_EXPECT_EQ(test, t->nr_pages, 3);
+	t->max_pages = 0;
+	sge_expect_no_mr(test, 0, -ENOMEM);
+	t->max_pages = SGE_MAX;
+
+	/* an offset past the first entry */
+	sge_expect_no_mr(test, P + 1, -EINVAL);
+
+	t->map_ret = -EIO;
+	sge_expect_no_mr(test, 0, -EIO);
+	t->map_ret = 0;
+	t->dev.ops.map_mr_sg = NULL;
+	sge_expect_no_mr(test, 0, -EOPNOTSUPP);
+	t->dev.ops.map_mr_sg = sge_map_mr_sg;
+
+	if (t->kind == SGE_DMA) {
+		sge_set_hole(t, sge_gaps[2].off);
+		kunit_warning_suppress(test)
+			sge_expect_no_mr(test, 0, -ENOMEM);
+	}
+	if (!sge_can_fail_at(test))
+		return;
+	t->fail_at = 1;
+	sge_expect_no_mr(test, 0, -ENOMEM);
+}
+
+static int sge_map_pi(struct sge_test *t, int pi_nents)
+{
+	t->pi_args[0] = -1;
+	t->pi_args[1] = -1;
+	return rdma_map_mr_sgl_pi(&t->mr, t->sgl, t->nents,
+				  pi_nents ? t->pi_sgl : NULL, pi_nents, P,
+				  SGE_DIR);
+}
+
+static void sge_expect_no_pi(struct kunit *test, int err)
+{
+	KUNIT_EXPECT_EQ(test, sge_map_pi(test->priv, 1), err);
+	sge_expect_live(test, 0);
+}
+
+static void sge_init_pi(struct sge_test *t)
+{
+	sge_set_list(t, sge_gaps, 4);
+	sg_init_table(t->pi_sgl, 1);
+	sg_set_page(t->pi_sgl, t->pages + 8, 16, 0);
+}
+
+static void sge_test_mr_pi(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+
+	sge_init_pi(t);
+	KUNIT_ASSERT_EQ(test, sge_map_pi(t, 1), 0);
+	KUNIT_EXPECT_EQ(test, t->pi_args[0], 4);
+	KUNIT_EXPECT_EQ(test, t->pi_args[1], 1);
+	KUNIT_EXPECT_EQ(test, t->mr.page_size, P);
+	sge_expect_live(test, 2);
+	rdma_unmap_sgl(&t->dev, t->pi_sgl, 1, SGE_DIR);
+	sge_expect_live(test, 1);
+	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
+
+	/* no protection information */
+	KUNIT_ASSERT_EQ(test, sge_map_pi(t, 0), 0);
+	KUNIT_EXPECT_EQ(test, t->pi_args[0], 4);
+	KUNIT_EXPECT_EQ(test, t->pi_args[1], 0);
+	sge_expect_live(test, 1);
+	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
+}
+
+static void sge_test_mr_pi_fails(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	int i;
+
+	sge_init_pi(t);
+	t->map_ret = -EIO;
+	sge_expect_no_pi(test, -EIO);
+	/* a driver tells by a number that it took no more than that */
+	t->map_ret = 3;
+	sge_expect_no_pi(test, -EINVAL);
+	KUNIT_EXPECT_EQ(test, sge_map_pi(t, 0), -EINVAL);
+	sge_expect_live(test, 0);
+	t->map_ret = 0;
+	t->dev.ops.map_mr_sg_pi = NULL;
+	sge_expect_no_pi(test, -EOPNOTSUPP);
+	t->dev.ops.map_mr_sg_pi = sge_map_mr_sg_pi;
+	t->nents = 0;
+	sge_expect_no_pi(test, -EINVAL);
+	t->nents = 4;
+
+	/* data, or protection information, out of the device's reach */
+	for (i = 0; t->kind == SGE_DMA && i < 2; i++) {
+		sge_set_hole(t, i * 8 * P);
+		kunit_warning_suppress(test)
+			sge_expect_no_pi(test, -ENOMEM);
+		KUNIT_EXPECT_EQ(test, t->pi_args[0], -1);
+	}
+	if (!sge_can_fail_at(test))
+		return;
+	for (i = 1; i <= 2; i++) {
+		t->fail_at = i;
+		sge_expect_no_pi(test, -ENOMEM);
+		KUNIT_EXPECT_EQ(test, t->pi_args[0], -1);
+	}
+}
+
+/* None of the devices can reach this page, which is enough of one to tell so. */
+static struct page *sge_p2p_page(struct kunit *test)
+{
+#ifdef CONFIG_PCI_P2PDMA
+	struct {
+		struct dev_pagemap pgmap;
+		void *provider;
+	} *p2p = kunit_kzalloc(test, sizeof(*p2p), GFP_KERNEL);
+	struct page *page = kunit_kzalloc(test, sizeof(*page), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, p2p);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	p2p->pgmap.type = MEMORY_DEVICE_PCI_P2PDMA;
+	set_page_zone(page, ZONE_DEVICE);
+	page_folio(page)->pgmap = &p2p->pgmap;
+	return page;
+#else
+	kunit_skip(test, "needs CONFIG_PCI_P2PDMA");
+	return NULL;
+#endif
+}
+
+static void sge_test_p2p(struct kunit *test)
+{
+	struct page *page = sge_p2p_page(test);
+	struct sge_test *t = test->priv;
+	struct scatterlist *sg;
+	struct bio_vec bv;
+	int i;
+
+	bvec_set_page(&bv, page, P, 0);
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_page(&t->pd, t->sges, page, 0, P,
+						   SGE_DIR), -EREMOTEIO);
+	SGE_EXPECT_REFUSED(test, rdma_map_sge_bvec(&t->pd, t->sges, &bv,
+						   SGE_DIR), -EREMOTEIO);
+
+	sge_init_pi(t);
+	for_each_sg(t->sgl, sg, 4, i) {
+		sge_set_list(t, sge_gaps, 4);
+		sg_assign_page(sg, page);
+		t->bvecs[i].bv_page = page;
+		SGE_EXPECT_REFUSED(test, sge_fill(t, false, SGE_MAX),
+				   -EREMOTEIO);
+		SGE_EXPECT_REFUSED(test, sge_fill(t, true, SGE_MAX),
+				   -EREMOTEIO);
+		sge_expect_no_mr(test, 0, -EREMOTEIO);
+		sge_expect_no_pi(test, -EREMOTEIO);
+	}
+	sge_init_pi(t);
+	sg_assign_page(t->pi_sgl, page);
+	sge_expect_no_pi(test, -EREMOTEIO);
+}
+
+/* copies, on the side of the driver */
+
+static void sge_test_phys_to_page(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	phys_addr_t end = sge_end_of_ram(t);
+
+	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(t->phys), t->pages);
+	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(t->phys + 3 * P - 1),
+			    t->pages + 2);
+	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(page_to_phys(ZERO_PAGE(0))),
+			    ZERO_PAGE(0));
+	KUNIT_EXPECT_NOT_NULL(test, rdma_phys_to_page(end - 1));
+	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(end));
+	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(U64_MAX));
+	/* not to be cut off to a page of ours */
+	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(t->phys | 1ULL << 63));
+}
+
+/* pages that are reserved: those of the kernel are RAM, those of a hole not */
+static void sge_test_phys_reserved(struct kunit *test)
+{
+	unsigned long pfn = PHYS_PFN(__pa_symbol(&init_uts_ns));
+	struct sge_test *t = test->priv;
+
+	if (!page_is_ram(pfn))
+		kunit_skip(test, "no list of what is RAM");
+	KUNIT_EXPECT_NOT_NULL(test, rdma_phys_to_page(PFN_PHYS(pfn)));
+
+	for (pfn = 0; pfn < page_to_pfn(t->pages); pfn++) {
+		if (pfn_valid(pfn) && PageReserved(pfn_to_page(pfn)) &&
+		    !page_is_ram(pfn)) {
+			KUNIT_EXPECT_NULL(test,
+					  rdma_phys_to_page(PFN_PHYS(pfn)));
+			break;
+		}
+	}
+}
+
+static void sge_test_copy(struct kunit *test)
+{
+	static const struct sge_part parts[] = {
+		{ 0, P }, { 1, 1 }, { P - 3, 2 * P + 7 }, { P - 1, 2 },
+		{ 5, 0 }, { 4 * P, 4 * P },
+	};
+	u8 *mem, *buf = kunit_kmalloc(test, SGE_AREA, GFP_KERNEL);
+	struct sge_test *t = test->priv;
+	u32 off, len;
+	int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, buf);
+	mem = page_address(t->pages);
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		off = parts[i].off;
+		len = parts[i].len;
+
+		memset(mem, 0, SGE_AREA);
+		get_random_bytes(buf, SGE_AREA);
+		KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(t->phys + off, buf,
+							len), 0);
+		KUNIT_EXPECT_EQ(test, memcmp(mem + off, buf, len), 0);
+		KUNIT_EXPECT_NULL(test, memchr_inv(mem, 0, off));
+		KUNIT_EXPECT_NULL(test, memchr_inv(mem + off + len, 0,
+						   SGE_AREA - off - len));
+
+		get_random_bytes(mem, SGE_AREA);
+		memset(buf, 0, SGE_AREA);
+		KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, t->phys + off,
+							  len), 0);
+		KUNIT_EXPECT_EQ(test, memcmp(buf, mem + off, len), 0);
+		KUNIT_EXPECT_NULL(test, memchr_inv(buf + len, 0,
+						   SGE_AREA - len));
+	}
+}
+
+static void sge_test_copy_no_ram(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	phys_addr_t end = sge_end_of_ram(t);
+	const struct {
+		u64 phys;
+		size_t len;
+	} bad[] = {
+		{ end, 1 }, { end - 16, 32 }, { end - 16, 17 },
+		{ PAGE_ALIGN_DOWN(U64_MAX), P }, { U64_MAX, 1 }, { U64_MAX, 2 },
+		{ U64_MAX - 10, 64 }, { t->phys | 1ULL << 63, 1 },
+	};
+	u8 buf[64];
+	void *va;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		memset(buf, SGE_POISON, sizeof(buf));
+		KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, bad[i].phys,
+							  bad[i].len), -EFAULT);
+		KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON,
+						   sizeof(buf)));
+		KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(bad[i].phys, buf,
+							bad[i].len), -EFAULT);
+	}
+	/* What of it is RAM was not written to. It may be free, and poisoned. */
+	if (!IS_ENABLED(CONFIG_DEBUG_PAGEALLOC)) {
+		va = kmap_local_page(rdma_phys_to_page(end - 1));
+		KUNIT_EXPECT_NE(test, READ_ONCE_NOCHECK(*(ulong *)(va + P - 8)),
+				REPEAT_BYTE(SGE_POISON));
+		kunmap_local(va);
+	}
+	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(t->phys, buf, SIZE_MAX),
+			-EFAULT);
+
+	/* nothing to copy is fine anywhere */
+	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(end, buf, 0), 0);
+	KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, U64_MAX, 0), 0);
+}
+
+static struct kunit_case sge_cases[] = {
+	KUNIT_CASE(sge_test_leak),
+	KUNIT_CASE_PARAM(sge_test_map, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_length, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_max_length, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_not_linear, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_no_ram, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_map_fails, sge_gen_params),
+	KUNIT_CASE(sge_test_map_dma_fails),
+	KUNIT_CASE_PARAM(sge_test_highmem, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_p2p, sge_gen_params),
+	KUNIT_CASE(sge_test_slice),
+	KUNIT_CASE_PARAM(sge_test_sync, sge_gen_params),
+	KUNIT_CASE(sge_test_inline),
+	KUNIT_CASE_PARAM(sge_test_list, sge_gen_params),
+	KUNIT_CASE(sge_test_list_limits),
+	KUNIT_CASE(sge_test_list_dma),
+	KUNIT_CASE(sge_test_list_4g),
+	KUNIT_CASE(sge_test_list_iommu),
+	KUNIT_CASE_PARAM(sge_test_list_fails, sge_gen_params),
+	KUNIT_CASE(sge_test_list_dma_fails),
+	KUNIT_CASE_PARAM(sge_test_list_empty, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_bvec_iter, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_unmap_sges, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_mr, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_mr_fails, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_mr_pi, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_mr_pi_fails, sge_gen_params),
+	KUNIT_CASE(sge_test_phys_to_page),
+	KUNIT_CASE(sge_test_phys_reserved),
+	KUNIT_CASE(sge_test_copy),
+	KUNIT_CASE(sge_test_copy_no_ram),
+	{}
+};
+
+static struct kunit_suite sge_suite = {
+	.name = "rdma_sge",
+	.suite_init = sge_suite_init,
+	.suite_exit = sge_suite_exit,
+	.init = sge_init,
+	.exit = sge_exit,
+	.test_cases = sge_cases,
+};
+
+kunit_test_suite(sge_suite);
+
+MODULE_DESCRIPTION("KUnit tests for the SGE builder");
+MODULE_LICENSE("Dual BSD/GPL");

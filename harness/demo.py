@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Show NVMe-oF on physical addresses, end to end, in a UML guest.
+
+    demo.py [--stock] [rxe|siw ...]
+
+One device on each end of a veth pair that every packet has to cross, nvmet-rdma
+with a RAM-backed namespace on one, nvme-rdma on the other, fio in between, and a
+scan of what went over the wire for kernel virtual addresses. --stock does the same
+on the unpatched kernel, where the scan finds some.
+"""
+import argparse
+import re
+import subprocess
+import sys
+import time
+
+import guest
+import kernel
+import ktap
+import wirescan
+
+SIZE = "8M"
+MEMORY = 1024
+
+# The loop module sees the SGEs that a ULP gets, and compares their addresses with
+# the physical ones; a stock kernel does not have it.
+SCRIPT = """
+tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
+(
+	. "$tests/wire.sh"
+	wire_up {device}
+	echo rdma_loop.loop_test_send >/sys/module/kunit/parameters/filter_glob
+	modprobe -q rdma_loop src=$A0 dst=$A1 &&
+		grep -q "^ok 1 rdma_loop" /sys/kernel/debug/kunit/rdma_loop/results &&
+		echo "local SGEs: physical"
+	modprobe -q -r rdma_loop
+	wire_down
+)
+export CAPTURE=/run/out/wire.pcap SIZE={size}
+export ONLY="connect verify_small verify disconnect"
+"$tests/nvme.sh" {device}
+status=$?
+awk '$3 == "__binary_start" {{ print "linear_map", $1 }}' /proc/kallsyms
+exit $status
+"""
+
+
+def stock_tree():
+    """A second work tree of build/linux at the base."""
+    tree = kernel.TOP / "build/stock"
+    if not (tree / "Makefile").exists():
+        subprocess.run(["git", "-C", kernel.TOP / "build/linux", "worktree", "prune"], check=True)
+        done = subprocess.run(["git", "-C", kernel.TOP / "build/linux", "worktree", "add", "-q",
+                               "--detach", tree, "base"], capture_output=True, text=True)
+        if done.returncode:
+            kernel.die(f"build/stock: {done.stderr.strip().splitlines()[-1]}")
+    return tree
+
+
+def linear_map(output):
+    """UML's linear map starts low, so only the guest can tell where."""
+    start = int(re.search(r"linear_map (\w+)", output)[1], 16)
+    return start, start + MEMORY * 1024 * 1024 - 1
+
+
+def demo(kern, device):
+    """One row of the table; None if what had to happen did not."""
+    start = time.monotonic()
+    result = guest.run(kern, SCRIPT.format(size=SIZE, device=device), timeout=600, memory=MEMORY,
+                       env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"},
+                       echo=lambda line: print("  " + line, end="", flush=True)
+                       if line.startswith(("ok", "not ok", "#", "Bail")) else None)
+    tests = ktap.parse(result.output)
+    problem = result.problem
+    if not problem and (tests.failed or tests.incomplete or tests.skipped):
+        problem = (tests.failed + tests.skipped + ["the tests did not finish"])[0]
+    if problem:
+        print(f"harness: {device}: {problem} (see {result.out})", file=sys.stderr)
+        return None
+    done = [(int(wrote), int(read)) for wrote, read in
+            re.findall(r"wrote=(\d+) verified=(\d+)", result.output)]
+    try:
+        scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)])
+    except wirescan.CaptureError as error:
+        print(f"harness: {device}: {error}", file=sys.stderr)
+        return None
+    if scan.unparsed or not scan.fields_total:
+        print(f"harness: {device}: the capture was not understood: {dict(scan.unparsed)}",
+              file=sys.stderr)
+        return None
+    return {
+        "device": device, "ULP": "NVMe-oF",
+        "MiB written": f"{sum(wrote for wrote, _ in done) / 2**20:.1f}",
+        "MiB verified": f"{sum(read for _, read in done) / 2**20:.1f}",
+        "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
+        "addresses on the wire": str(scan.fields_total),
+        "kernel virtual": str(scan.kernel_total),
+        "seconds": f"{time.monotonic() - start:.0f}",
+        "scan": scan,
+    }
+
+
+def table(rows):
+    columns = [name for name in rows[0] if name != "scan"]
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in columns]
+    for cells in [columns] + [[row[name] for name in columns] for row in rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("devices", nargs="*", default=["rxe"])
+    parser.add_argument("--stock", action="store_true")
+    args = parser.parse_args()
+    kern = kernel.Kernel("uml", stock_tree() if args.stock else None)
+    kern.build()
+    rows = []
+    for device in args.devices:
+        print(f"NVMe-oF over {device}{' on stock Linux' if args.stock else ''}:", flush=True)
+        rows.append(demo(kern, device))
+    if None in rows:
+        sys.exit(1)
+    print()
+    table(rows)
+    found = [row for row in rows if row["scan"].kernel_total]
+    for row in found:
+        print(f"\n{row['device']}: " + ", ".join(
+            f"{count} in {field}" for field, count in sorted(row["scan"].kernel.items()) if count))
+    # on stock, a scan that finds nothing is broken
+    sys.exit(bool(found) != args.stock)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Run every test; the last line is "N passed, N failed, N skipped".
+
+    test.py [NAME...]    only the named ones; test.py --list tells the names
+
+The harness's own tests come first, then those in guests: KUnit, the loop module
+and the kselftests. A splat in a guest's log fails the test during which it came,
+and what does not finish has failed.
+"""
+import argparse
+import io
+import re
+import sys
+import threading
+import time
+import unittest
+
+import demo
+import guest
+import kernel
+import ktap
+
+# name: (kind, devices that need not be there, time limit in seconds, script)
+KUNIT = """
+modprobe {module} {options}
+cat /sys/kernel/debug/kunit/{suite}/results
+modprobe -r {module}
+"""
+LOOP = """
+. "$GUEST_TREE/tools/testing/selftests/rdma/wire.sh"
+wire_up {device} && {{
+	modprobe rdma_loop src=$A0 dst=$A1
+	cat /sys/kernel/debug/kunit/rdma_loop/results
+	rdma resource show | sed 's/^/# /'
+	modprobe -r rdma_loop || echo "not ok 2 unload"
+}}
+wire_down
+"""
+NVME = """
+export {settings}
+exec "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" {device}
+"""
+
+
+def kunit(module, suite, options=""):
+    return KUNIT.format(module=module, suite=suite, options=options)
+
+
+def loop(device):
+    return LOOP.format(device=device)
+
+
+def nvme(device, settings):
+    return NVME.format(device=device, settings=settings)
+
+
+GUEST_TESTS = {
+    "uml": [
+        ("kunit", 120, kunit("sge_kunit", "sge")),
+        ("loop-rxe", 300, loop("rxe")),
+        ("nvme-rxe", 1500, nvme("rxe", "SIZE=8M")),
+        ("nvme-siw", 1500, nvme("siw", "SIZE=8M")),
+    ],
+    "x86": [
+        ("kunit", 300, kunit("sge_kunit", "sge")),
+        ("loop-rxe", 900, loop("rxe")),
+        ("nvme-rxe", 1500, nvme("rxe", "SIZE=2M")),
+        ("nvme-siw", 1500, nvme("siw", "SIZE=2M")),
+    ],
+}
+
+print_lock = threading.Lock()
+
+
+def say(text):
+    with print_lock:
+        print(text, flush=True)
+
+
+class Totals:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def add(self, name, passed, failed, skipped, seconds):
+        """Counts; FAILED and SKIPPED are lists of names."""
+        with print_lock:
+            self.passed += passed
+            self.failed += len(failed)
+            self.skipped += len(skipped)
+            print(f"{name}: {passed} passed, {len(failed)} failed, {len(skipped)} skipped"
+                  f" ({seconds:.0f} s)")
+            for what in failed:
+                print(f"  FAILED {what}")
+            for what in skipped:
+                print(f"  skipped {what}")
+            sys.stdout.flush()
+
+
+def harness_tests(totals):
+    start = time.monotonic()
+    suite = unittest.defaultTestLoader.discover(str(guest.HARNESS / "tests"))
+    result = unittest.TextTestRunner(stream=io.StringIO(), verbosity=0).run(suite)
+    bad = [f"{test.id()}: {text.strip().splitlines()[-1]}"
+           for test, text in result.failures + result.errors]
+    skipped = [f"{test.id()} ({reason})" for test, reason in result.skipped]
+    totals.add("harness", result.testsRun - len(bad) - len(skipped), bad, skipped,
+               time.monotonic() - start)
+
+
+def splats_by_test(dmesg):
+    """{test's name or None: its first splat}, by the marks of wire.sh in the log."""
+    found, name = {}, None
+    for line in dmesg.splitlines():
+        mark = re.search(r"\] selftest: (.*)", line)
+        if mark:
+            name = mark[1]
+        elif guest.splats(line):
+            found.setdefault(name, line.strip())
+    return found
+
+
+def guest_test(kern, name, timeout, script, totals):
+    start = time.monotonic()
+    full = f"{name} in {kern.kind}"
+    out = guest.scratch() / f"{kern.kind}-{name}"
+    result = guest.run(kern, script, timeout=timeout, out=out, env={"GUEST_KMEMLEAK": 1},
+                       append=["kmemleak=on"])
+    tests = ktap.parse(result.output)
+    passed, failed = list(tests.passed), list(tests.failed)
+    if result.status is None:
+        failed.append(result.why)
+    elif tests.incomplete:
+        failed.append(f"did not finish (status {result.status}, see {out})")
+    for test, splat in splats_by_test(result.dmesg).items():
+        # once for each test: as a failure of its own if the test has already failed
+        if test in passed:
+            passed.remove(test)
+        failed.append(f"{test or name}: splat: {splat} (see {out}/dmesg)")
+    if result.leaks:
+        failed.append(f"kmemleak: {result.leaks[0]} (see {out}/kmemleak)")
+    totals.add(full, len(passed), failed, tests.skipped, time.monotonic() - start)
+
+
+def demo_test(kern, totals):
+    """The main job: 0 kernel virtual addresses on the wire."""
+    start = time.monotonic()
+    row = demo.demo(kern, "rxe")
+    failed = []
+    if not row:
+        failed.append("demo rxe")
+    elif row["scan"].kernel_total:
+        failed.append(f"demo rxe: {row['scan'].kernel_total} kernel addresses on the wire")
+    elif row["local SGEs"] != "physical":
+        failed.append("demo rxe: local SGEs are virtual")
+    totals.add(f"demo in {kern.kind}", not failed, failed, [], time.monotonic() - start)
+
+
+def guests(kind, names, totals, ready, go):
+    """All of one kind; builds when GO is set, sets READY when built."""
+    go.wait()
+    try:
+        kern = kernel.Kernel(kind)
+        kern.build()
+    except SystemExit as error:
+        totals.add(f"kernel for {kind}", 0, [str(error)], [], 0)
+        return
+    finally:
+        ready.set()
+    if kind == "uml" and (not names or "demo" in names):
+        demo_test(kern, totals)
+    for name, timeout, script in GUEST_TESTS[kind]:
+        if not names or name in names or f"{kind}-{name}" in names:
+            guest_test(kern, name, timeout, script, totals)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    known = ["harness", "demo"] + [f"{kind}-{test[0]}" for kind, tests in GUEST_TESTS.items()
+                                   for test in tests]
+    if args.list:
+        print("\n".join(known))
+        return
+    names = set(args.names)
+    unknown = [name for name in names if name not in known
+               and not any(k.endswith(f"-{name}") for k in known)]
+    if unknown:
+        kernel.die(f"no such test: {unknown[0]} (test.py --list)")
+
+    totals = Totals()
+    if not names or "harness" in names:
+        harness_tests(totals)
+    # one build at a time, but guests of one kind run while the other kind builds
+    start, uml_built, x86_built = threading.Event(), threading.Event(), threading.Event()
+    start.set()
+    threads = []
+    for kind, ready, go in (("uml", uml_built, start), ("x86", x86_built, uml_built)):
+        mine = [t[0] for t in GUEST_TESTS[kind]] + (["demo"] if kind == "uml" else [])
+        if names and not any(n in names or f"{kind}-{n}" in names for n in mine):
+            ready.set()
+            continue
+        thread = threading.Thread(target=guests, args=(kind, names, totals, ready, go))
+        thread.start()
+        threads.append(thread)
+    for thread in threads:
+        thread.join()
+    print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")
+    sys.exit(totals.failed > 0)
+
+
+if __name__ == "__main__":
+    main()

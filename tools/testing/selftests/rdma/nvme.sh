@@ -1,0 +1,369 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# nvme.sh [rxe] [siw] - nvmet-rdma and nvme-rdma over a veth pair.
+#
+# What is written is read back and compared (fio), over the capsule and over
+# keyed SGLs; then controllers, the target, modules and devices go away under
+# I/O, and mappings and allocations fail.
+#
+# SIZE=bytes to write at each block size, CYCLES=connects under I/O, ONLY=tests.
+# shellcheck disable=SC2015,SC2016,SC2317
+
+. "$(dirname "$0")/wire.sh"
+
+SIZE=${SIZE:-16M}
+CYCLES=${CYCLES:-50}
+NQN=nqn.2026-01.org.kernel:selftest
+HOST=nqn.2026-01.org.kernel:selftest-host
+HOSTID=6f5c6d2e-2c4f-4c56-9d4e-0d6f6a1f2b10
+CFG=/sys/kernel/config/nvmet
+SUB=$CFG/subsystems/$NQN
+PORT=$CFG/ports/1
+LOG=$(mktemp -d)
+
+# --- the target: /dev/ram0 on r1 ---
+
+target_listen()
+{
+	ln -s "$SUB" $PORT/subsystems/$NQN
+}
+
+target_up()
+{
+	modprobe -a nvmet nvmet-rdma || return 1
+	modprobe brd rd_nr=1 rd_size=65536 || return 1
+	[ -b /dev/ram0 ] || return 1
+	mkdir -p "$SUB" && echo 1 > "$SUB/attr_allow_any_host"
+	mkdir -p "$SUB/namespaces/1" && echo -n /dev/ram0 > "$SUB/namespaces/1/device_path"
+	echo 1 > "$SUB/namespaces/1/enable" || return 1
+	mkdir -p $PORT
+	echo rdma > $PORT/addr_trtype
+	echo ipv4 > $PORT/addr_adrfam
+	echo $A1 > $PORT/addr_traddr
+	echo 4420 > $PORT/addr_trsvcid
+	# four pages, so that there is more than one SGE in a capsule
+	echo 16384 > $PORT/param_inline_data_size
+	target_listen
+}
+
+target_down()
+{
+	rm -f $PORT/subsystems/$NQN
+	rmdir $PORT 2> /dev/null
+	[ ! -e "$SUB/namespaces/1" ] || echo 0 > "$SUB/namespaces/1/enable"
+	rmdir "$SUB/namespaces/1" "$SUB" 2> /dev/null
+	modprobe -r nvmet-rdma
+}
+
+# --- the host on r0 ---
+
+# prints the block device of the first namespace, waits for it to show up
+namespace()
+{
+	local i subsys
+
+	for ((i = 0; i < 100; i++)); do
+		for subsys in /sys/class/nvme/*/subsysnqn; do
+			[ -e "$subsys" ] || continue
+			[ "$(cat "$subsys")" = $NQN ] || continue
+			for ns in "${subsys%/*}"/nvme*n1; do
+				[ ! -b "/dev/${ns##*/}" ] || { echo "/dev/${ns##*/}"; return 0; }
+			done
+		done
+		sleep 0.1
+	done
+	return 1
+}
+
+# host_connect [OPTION...]
+host_connect()
+{
+	modprobe nvme-rdma || return 1
+	timeout 120 nvme connect -t rdma -a $A1 -s 4420 -w $A0 -n $NQN -q $HOST \
+		-I $HOSTID --nr-io-queues=2 --queue-size=32 --reconnect-delay=1 "$@" > "$LOG/connect" 2>&1
+}
+
+host_disconnect()
+{
+	nvme disconnect -n $NQN > "$LOG/disconnect" 2>&1
+}
+
+controllers()
+{
+	grep -lx $NQN /sys/class/nvme/*/subsysnqn 2> /dev/null
+}
+
+# live SECONDS
+live()
+{
+	wait_for "$1" eval 'grep -qx live "$(dirname "$(controllers)")/state"'
+}
+
+gone()
+{
+	[ -z "$(controllers)" ]
+}
+
+# I/O that may fail, to have something going on while something else goes away
+load_start()
+{
+	fio --name=load --filename="$1" --rw=randrw --bsrange=512-256k --direct=1 \
+		--ioengine=libaio --iodepth=16 --time_based --runtime=300 --size=32M \
+		--continue_on_error=all --error_dump=0 --allow_file_create=0 \
+		> /dev/null 2>&1 &
+	LOAD=$!
+	# some of it has to be under way
+	sleep 0.3
+}
+
+load_stop()
+{
+	kill "$LOAD" 2> /dev/null
+	# requests of a controller that reconnects may take a while
+	wait_for 90 eval '! kill -0 $LOAD 2> /dev/null' || { say "I/O hangs"; return 1; }
+	wait "$LOAD" 2> /dev/null
+	return 0
+}
+
+# verify BLOCK_SIZE...: random writes, then reads that compare
+verify()
+{
+	local dev bs
+
+	dev=$(namespace) || { say "no namespace"; return 1; }
+	for bs in "$@"; do
+		timeout 600 fio --name="v$bs" --filename="$dev" --rw=randwrite --bs="$bs" --allow_file_create=0 \
+			--size="$SIZE" --io_size="$SIZE" --direct=1 --ioengine=libaio \
+			--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
+			--output-format=json --output="$LOG/fio.$bs" > "$LOG/err" 2>&1 ||
+			{ say "fio --bs=$bs failed: $(tail -n1 "$LOG/err")"; return 1; }
+		# fio is content with nothing
+		python3 - "$LOG/fio.$bs" "$bs" << 'EOF' || return 1
+import json, sys
+text = open(sys.argv[1]).read()
+job = json.loads(text[text.index("{"):])["jobs"][0]
+wrote, read = job["write"]["io_bytes"], job["read"]["io_bytes"]
+print(f"# bs={sys.argv[2]} wrote={wrote} verified={read}")
+sys.exit(job["error"] or not wrote or read < wrote)
+EOF
+	done
+}
+
+# --- the tests ---
+
+t_connect()
+{
+	host_connect && namespace > /dev/null || { cat "$LOG/connect"; return 1; }
+}
+
+t_verify_small()
+{
+	SIZE=$((512 * 1024)) verify 512
+}
+
+t_verify()
+{
+	local before
+
+	before=$(wire_bytes)
+	# 4k and 16k fit into a capsule, the others need a keyed SGL
+	verify 4k 16k 20k 64k 1m || return 1
+	[ $(($(wire_bytes) - before)) -gt $((5 * $(numfmt --from=iec "$SIZE"))) ] ||
+		{ say "too few bytes on the wire"; return 1; }
+}
+
+# not among the tests: any other load, FIO=its options
+t_fio()
+{
+	local dev
+
+	# shellcheck disable=SC2086
+	dev=$(namespace) && fio --name=load --filename="$dev" --allow_file_create=0 \
+		--direct=1 --ioengine=libaio --iodepth=16 $FIO > "$LOG/fio"
+}
+
+t_disconnect()
+{
+	host_disconnect && wait_for 10 gone
+}
+
+t_cycle()
+{
+	local i dev
+
+	for ((i = 0; i < CYCLES; i++)); do
+		host_connect && dev=$(namespace) || { say "connect $i failed"; return 1; }
+		load_start "$dev"
+		host_disconnect || { say "disconnect $i failed"; return 1; }
+		load_stop || return 1
+	done
+	wait_for 10 gone
+}
+
+# check_alive: after what happened the data still has to be right
+check_alive()
+{
+	host_connect || { say "cannot connect afterwards"; cat "$LOG/connect"; return 1; }
+	SIZE=2M verify 4k 64k && host_disconnect && wait_for 10 gone
+}
+
+t_unload_host()
+{
+	host_connect && load_start "$(namespace)" || return 1
+	modprobe -r nvme-rdma || { say "cannot unload nvme-rdma"; return 1; }
+	load_stop && gone && check_alive
+}
+
+t_unload_target()
+{
+	host_connect --ctrl-loss-tmo=2 && load_start "$(namespace)" || return 1
+	target_down || { say "cannot unload nvmet-rdma"; return 1; }
+	wait_for 60 gone || { say "the controller stays"; return 1; }
+	load_stop && target_up && check_alive
+}
+
+t_target_gone()
+{
+	host_connect --ctrl-loss-tmo=60 && load_start "$(namespace)" || return 1
+	rm $PORT/subsystems/$NQN
+	sleep 1
+	target_listen || return 1
+	live 60 || { say "no reconnect"; return 1; }
+	SIZE=2M verify 64k
+	load_stop && host_disconnect && wait_for 10 gone && check_alive
+}
+
+t_device_gone_host()
+{
+	host_connect --ctrl-loss-tmo=60 && load_start "$(namespace)" || return 1
+	rdma link delete r0 || return 1
+	wait_for 60 gone || { say "the controller stays"; return 1; }
+	load_stop && wire_links "$TYPE" && check_alive
+}
+
+t_device_gone_target()
+{
+	host_connect --ctrl-loss-tmo=120 && load_start "$(namespace)" || return 1
+	rdma link delete r1 || return 1
+	# nvmet lets go of the port, and does not listen again by itself
+	rm $PORT/subsystems/$NQN
+	wire_links "$TYPE" && target_listen && live 120 || { say "no reconnect"; return 1; }
+	load_stop && host_disconnect && wait_for 10 gone && check_alive
+}
+
+t_global_rkey()
+{
+	modprobe -r nvme-rdma && modprobe nvme-rdma register_always=N || return 1
+	host_connect && SIZE=4M verify 4k 64k 1m && host_disconnect && wait_for 10 gone
+	local ret=$?
+
+	modprobe -r nvme-rdma && return $ret
+}
+
+t_srq()
+{
+	target_down && modprobe nvmet-rdma use_srq=Y && target_up || return 1
+	host_connect && SIZE=4M verify 4k 64k && host_disconnect && wait_for 10 gone
+	local ret=$?
+
+	target_down && target_up && return $ret
+}
+
+# The n-th mapping fails, for an n in each of the places that map: rings, commands,
+# completions and in-capsule pages of admin and I/O queues of either side.
+t_fail_connect()
+{
+	local n hit=0
+
+	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	modprobe nvme-rdma
+	for n in 1 2 3 20 33 34 60 80 100 130 160 200 240 300 400 500 700 900 1200; do
+		fail_map probability=100 times=1 space=$n || return 1
+		host_connect && host_disconnect
+		[ "$(cat $FAIL_MAP/times)" != 0 ] || hit=$((hit + 1))
+		fail_map
+		# a controller that lost an I/O queue may still be setting up
+		host_disconnect
+		wait_for 60 gone || { say "a controller stays (n=$n)"; return 1; }
+	done
+	say "$hit mappings failed"
+	[ $hit -gt 10 ] && check_alive
+}
+
+t_fail_io()
+{
+	local dev
+
+	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	host_connect && dev=$(namespace) || return 1
+	load_start "$dev"
+	fail_map probability=5
+	sleep 3
+	fail_map
+	load_stop || return 1
+	# what failed has to have been undone: the same controller still works
+	SIZE=2M verify 4k 64k && host_disconnect && wait_for 60 gone && check_alive
+}
+
+# allocations of the host's process and of all kworkers, where the target runs
+t_fail_alloc()
+{
+	local slab=/sys/kernel/debug/failslab n p
+
+	[ -d $slab ] || skip "no CONFIG_FAILSLAB" || return
+	modprobe nvme-rdma
+	echo Y > $slab/task-filter
+	echo N > $slab/ignore-gfp-wait
+	echo 0 > $slab/verbose
+	echo -1 > $slab/times
+	for p in $(pgrep kworker); do
+		echo 1 > /proc/"$p"/make-it-fail
+	done 2> /dev/null
+	for n in 1 2 3 5 8 10; do
+		echo "$n" > $slab/probability
+		for _ in 1 2 3; do
+			( echo 1 > /proc/self/make-it-fail; host_connect ) 2> /dev/null
+			host_disconnect
+		done
+	done
+	echo 0 > $slab/probability
+	for p in $(pgrep kworker); do
+		echo 0 > /proc/"$p"/make-it-fail
+	done 2> /dev/null
+	host_disconnect
+	wait_for 60 gone || { say "a controller stays"; return 1; }
+	check_alive
+}
+
+cleanup()
+{
+	fail_map 2> /dev/null
+	host_disconnect 2> /dev/null
+	target_down 2> /dev/null
+	wire_down
+}
+
+TESTS="connect verify_small verify disconnect cycle unload_host unload_target
+	target_gone device_gone_host device_gone_target global_rkey srq
+	fail_connect fail_io fail_alloc"
+
+ktap_print_header
+[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
+for tool in nvme fio rdma python3; do
+	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
+done
+[ $# -gt 0 ] || set -- rxe siw
+ONLY=${ONLY:-$TESTS}
+# shellcheck disable=SC2086
+ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
+trap cleanup EXIT
+
+for TYPE; do
+	wire_up "$TYPE" && target_up || ktap_exit_fail_msg "no target on $TYPE"
+	for t in $ONLY; do
+		run "$TYPE $t" "t_$t"
+	done
+	cleanup
+done
+ktap_finished

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# wire.sh - sourced by the tests of kernel ULPs over software RDMA devices.
+#
+# Two devices of one type, r0 on d0 (10.9.0.1) and r1 on d1 (10.9.1.1), on the
+# two ends of a veth pair. Most ULPs live in the initial network namespace only,
+# and there two local addresses talk through lo, or inside the driver. Policy
+# routing makes every packet between the two cross the pair. This takes the local
+# table out of its place while a test runs: use a machine that has nothing else
+# to do.
+#
+# CAPTURE=FILE keeps what crosses the wire, as tcpdump writes it.
+
+DIR=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+# shellcheck source=/dev/null
+. "$DIR/../kselftest/ktap_helpers.sh"
+
+A0=10.9.0.1
+A1=10.9.1.1
+
+wire_rules()
+{
+	ip rule "$1" pref 10 iif lo to $A1 lookup 101
+	ip rule "$1" pref 11 iif lo to $A0 lookup 102
+	# rdma_cm looks up which device a request came in by
+	ip rule "$1" pref 12 oif d0 to $A1 lookup 101
+	ip rule "$1" pref 13 oif d1 to $A0 lookup 102
+}
+
+# wire_up TYPE
+wire_up()
+{
+	local i mac0 mac1
+
+	modprobe "rdma_$1" 2>/dev/null || modprobe "$1" || return 1
+	ip link add d0 mtu 9000 type veth peer name d1 mtu 9000 || return 1
+	ip addr add $A0/24 dev d0
+	ip addr add $A1/24 dev d1
+	ip link set d0 up
+	ip link set d1 up
+	for i in all d0 d1; do
+		echo 1 > /proc/sys/net/ipv4/conf/$i/accept_local
+		echo 0 > /proc/sys/net/ipv4/conf/$i/rp_filter
+	done
+	ip route add $A1/32 dev d0 src $A0 table 101
+	ip route add $A0/32 dev d1 src $A1 table 102
+	wire_rules add
+	ip rule add pref 100 lookup local
+	ip rule del pref 0
+	# the first rdma_resolve_addr() with a cold ARP entry takes half a minute
+	read -r mac0 < /sys/class/net/d0/address
+	read -r mac1 < /sys/class/net/d1/address
+	ip neigh replace $A1 lladdr "$mac1" dev d0 nud permanent
+	ip neigh replace $A0 lladdr "$mac0" dev d1 nud permanent
+	[ -z "$CAPTURE" ] || capture_start || return 1
+	wire_links "$1"
+}
+
+# before the first connection, because a reader of TCP needs a stream's start
+capture_start()
+{
+	tcpdump -i d0 -s 0 -B 65536 -Z root -w "$CAPTURE" tcp or udp port 4791 \
+		2> "$CAPTURE.log" &
+	TCPDUMP=$!
+	wait_for 20 grep -q "listening on" "$CAPTURE.log"
+}
+
+# wire_links TYPE: also to bring a device back that a test has removed
+wire_links()
+{
+	rdma link show r0/1 > /dev/null 2>&1 ||
+		rdma link add r0 type "$1" netdev d0 || return 1
+	rdma link show r1/1 > /dev/null 2>&1 ||
+		rdma link add r1 type "$1" netdev d1
+}
+
+wire_down()
+{
+	rdma link delete r0 2> /dev/null
+	rdma link delete r1 2> /dev/null
+	[ -e /sys/class/net/d0 ] || return
+	# what is still in the buffer belongs to it
+	[ -z "$TCPDUMP" ] || { sleep 1; kill "$TCPDUMP"; wait "$TCPDUMP"; }
+	TCPDUMP=
+	ip rule add pref 0 lookup local
+	ip rule del pref 100
+	wire_rules del
+	ip link del d0
+}
+
+# bytes that d0 has sent
+wire_bytes()
+{
+	cat /sys/class/net/d0/statistics/tx_bytes
+}
+
+# wait_for SECONDS COMMAND...
+wait_for()
+{
+	local end=$((SECONDS + $1))
+
+	shift
+	until "$@" > /dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.1
+	done
+}
+
+say()
+{
+	ktap_print_msg "$@"
+}
+
+# skip REASON: what a test returns that cannot be run
+skip()
+{
+	SKIPPED=$1
+	return "$KSFT_SKIP"
+}
+
+# run NAME COMMAND...: one test; the kernel log shows where it began
+run()
+{
+	local name=$1
+
+	shift
+	echo "selftest: $name" > /dev/kmsg
+	"$@"
+	case $? in
+	0) ktap_test_pass "$name" ;;
+	"$KSFT_SKIP")
+		__ktap_test ok "$name" "SKIP $SKIPPED"
+		KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1))
+		;;
+	*) ktap_test_fail "$name" ;;
+	esac
+}
+
+# fail_map ATTR=VALUE...: make calls of the SGE builder fail, or no more
+FAIL_MAP=/sys/kernel/debug/fail_rdma_map
+fail_map()
+{
+	local set
+
+	for set in probability=0 interval=1 times=-1 space=0 verbose=0 "$@"; do
+		echo "${set#*=}" > $FAIL_MAP/"${set%=*}" || return 1
+	done
+}
