@@ -37,30 +37,6 @@ void rdma_fail_map_cleanup(void)
 }
 #endif
 
-/**
- * rdma_map_sge_phys - map physical memory and fill an SGE with it
- * @pd: protection domain of the QP that the SGE is posted to
- * @sge: SGE to fill: address, length and @pd's local_dma_lkey
- * @phys: CPU physical address of RAM
- * @len: length in bytes
- * @dir: direction of the transfer
- *
- * Out of line, because unlike the others it has to find out what it was given.
- *
- * Context: Any; does not sleep.
- * Return: 0; %-EINVAL if @len is 0 or over U32_MAX; %-EREMOTEIO if there is no
- *	RAM at @phys; %-ENOMEM if the mapping failed. On error @sge is untouched
- *	and nothing is mapped.
- */
-int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
-		      size_t len, enum dma_data_direction dir)
-{
-	if (!rdma_phys_to_page(phys))
-		return -EREMOTEIO;
-	return __rdma_map_sge(pd, sge, phys, len, dir);
-}
-EXPORT_SYMBOL(rdma_map_sge_phys);
-
 /*
  * How long an SGE may get by merging neighbours, and which addresses it may not
  * cross. A device that does no DMA takes anything.
@@ -469,6 +445,30 @@ static int phys_check(u64 phys, size_t len)
 			return -EFAULT;
 	return 0;
 }
+
+/**
+ * rdma_map_sge_phys - map physical memory and fill an SGE with it
+ * @pd: protection domain of the QP that the SGE is posted to
+ * @sge: SGE to fill: address, length and @pd's local_dma_lkey
+ * @phys: CPU physical address of RAM
+ * @len: length in bytes
+ * @dir: direction of the transfer
+ *
+ * Out of line, because unlike the others it has to find out what it was given.
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EINVAL if @len is 0 or over U32_MAX; %-EREMOTEIO if not all
+ *	of it is RAM; %-ENOMEM if the mapping failed. On error @sge is untouched
+ *	and nothing is mapped.
+ */
+int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
+		      size_t len, enum dma_data_direction dir)
+{
+	if (len - 1 < U32_MAX && phys_check(phys, len))
+		return -EREMOTEIO;
+	return __rdma_map_sge(pd, sge, phys, len, dir);
+}
+EXPORT_SYMBOL(rdma_map_sge_phys);
 
 /*
  * Physical memory is contiguous in the linear map, and is copied in one go,
