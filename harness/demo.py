@@ -30,7 +30,7 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 (
 	. "$tests/wire.sh"
 	wire_up {device}
-	echo rdma_loop.loop_test_send >/sys/module/kunit/parameters/filter_glob
+	echo -n rdma_loop.loop_test_send >/sys/module/kunit/parameters/filter_glob
 	modprobe -q rdma_loop src=$A0 dst=$A1 &&
 		grep -q "^ok 1 rdma_loop" /sys/kernel/debug/kunit/rdma_loop/results &&
 		echo "local SGEs: physical"
