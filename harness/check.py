@@ -30,6 +30,11 @@ IGNORED_TYPES = {
     "FILE_PATH_CHANGES": "get_maintainer.pl is asked about each new file instead",
     "UNKNOWN_COMMIT_ID": "the base is one commit, without Linux's history",
 }
+# words that codespell takes for misspelled ones
+KNOWN_WORDS = {
+    "iif": "a keyword of ip rule",
+    "nin": "a variable: how many came in",
+}
 ENV = os.environ | {
     "LC_ALL": "C", "CCACHE_NOHASHDIR": "1", "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
     "KBUILD_BUILD_USER": "harness", "KBUILD_BUILD_HOST": "harness",
@@ -235,7 +240,7 @@ def scripts(series, progress):
     files = [TOP / name for name in names if (TOP / name).is_file()]
     shell = [f for f in files if is_shell(f)]
     if shell:
-        problems += [line for line in run(["shellcheck", "-x", "-f", "gcc", *shell], TOP)[1].splitlines()
+        problems += [line for line in run(["shellcheck", "-x", "-P", "SCRIPTDIR", "-f", "gcc", *shell], TOP)[1].splitlines()
                      if line.strip()]
     python = [f for f in files if f.suffix == ".py"]
     for f in python:
@@ -290,6 +295,8 @@ def checkpatch(series, progress):
         found = re.findall(r"^-:(?:\d+:)? *((?:ERROR|WARNING|CHECK):.*)", out, re.M)
         if status and not found:
             found = [first_error(out)]
+        found = [line for line in found
+                 if not any(f"TYPO_SPELLING: '{word}' " in line for word in KNOWN_WORDS)]
         problems += [f"{subject}: {line}" for line in found]
     for path in series.added:
         sections = run(["perl", "scripts/get_maintainer.pl", "--no-git", "--no-git-fallback", "--no-m",

@@ -90,11 +90,12 @@ namespace()
 # host_connect [OPTION...], as the fabrics device takes them
 host_connect()
 {
-	local IFS=,
+	local IFS=, options=(transport=rdma "traddr=$A1" trsvcid=4420
+		"host_traddr=$A0" "nqn=$NQN" "hostnqn=$HOST" "hostid=$HOSTID"
+		nr_io_queues=2 queue_size=32 reconnect_delay=1 "$@")
 
 	[ -d /sys/module/nvme_rdma ] || modprobe nvme-rdma || return 1
-	echo "transport=rdma,traddr=$A1,trsvcid=4420,host_traddr=$A0,nqn=$NQN,hostnqn=$HOST,hostid=$HOSTID,nr_io_queues=2,queue_size=32,reconnect_delay=1${*:+,$*}" \
-		2> /dev/null > /dev/nvme-fabrics
+	echo "${options[*]}" 2> /dev/null > /dev/nvme-fabrics
 }
 
 host_disconnect()
@@ -305,7 +306,7 @@ t_fail_connect()
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
 	modprobe nvme-rdma
 	for n in $FAIL_AT; do
-		fail_map probability=100 times=1 space=$n || return 1
+		fail_map probability=100 times=1 space="$n" || return 1
 		host_connect && host_disconnect
 		[ "$(cat $FAIL_MAP/times)" != 0 ] || hit=$((hit + 1))
 		fail_map
