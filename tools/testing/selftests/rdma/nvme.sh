@@ -185,7 +185,7 @@ t_connect()
 
 t_verify_small()
 {
-	SIZE=$((512 * 1024)) verify 512
+	SIZE=128K verify 512
 }
 
 t_verify()
