@@ -75,8 +75,8 @@ GUEST_TESTS = {
     "x86": [
         ("kunit", 300, kunit("sge_kunit", "rdma_sge")),
         ("loop-rxe", 900, loop("rxe")),
-        ("nvme-rxe", 2400, nvme("rxe", "SIZE=512K")),
-        ("nvme-siw", 1200, nvme("siw", "SIZE=512K CYCLES=5 "
+        ("nvme-rxe", 2400, nvme("rxe", "SIZE=1M")),
+        ("nvme-siw", 1200, nvme("siw", "SIZE=1M CYCLES=5 "
                                 'ONLY="connect verify_small verify disconnect cycle"')),
     ],
 }
