@@ -13,10 +13,6 @@ class Results:
         self.passed, self.failed, self.skipped = [], [], []
         self.incomplete = False
 
-    def summary(self):
-        return (f"{len(self.passed)} passed, {len(self.failed)} failed, "
-                f"{len(self.skipped)} skipped")
-
 
 def parse(text):
     """A result above results that are indented deeper sums them up, and is no leaf."""
@@ -63,5 +59,5 @@ def parse(text):
             results.failed.append(name)
     close(-1)
     results.incomplete |= not (results.passed or results.failed or results.skipped)
-    results.incomplete |= not PLAN.search(text) and not re.search(r"(?m)^ *1\.\.\d", text)
+    results.incomplete |= not re.search(r"(?m)^ *1\.\.\d", text)
     return results

@@ -23,7 +23,7 @@ import kernel
 import ktap
 
 KUNIT = """
-modprobe {module} {options}
+modprobe {module}
 cat /sys/kernel/debug/kunit/{suite}/results
 modprobe -r {module}
 """
@@ -43,8 +43,8 @@ exec "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" {device}
 """
 
 
-def kunit(module, suite, options=""):
-    return KUNIT.format(module=module, suite=suite, options=options)
+def kunit(module, suite):
+    return KUNIT.format(module=module, suite=suite)
 
 
 def loop(device):
