@@ -20,6 +20,7 @@ import kernel
 import ktap
 import wirescan
 
+DEVICES = ["rxe", "siw"]
 SIZE = "8M"
 MEMORY = 1024
 
@@ -111,7 +112,7 @@ def table(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("devices", nargs="*", default=["rxe"])
+    parser.add_argument("devices", nargs="*", default=DEVICES)
     parser.add_argument("--stock", action="store_true")
     args = parser.parse_args()
     kern = kernel.Kernel("uml", stock_tree() if args.stock else None)

@@ -28,14 +28,21 @@ cat /sys/kernel/debug/kunit/{suite}/results
 modprobe -r {module}
 """
 LOOP = """
-. "$GUEST_TREE/tools/testing/selftests/rdma/wire.sh"
-wire_up {device} && {{
-	modprobe rdma_loop src=$A0 dst=$A1
+loop() {{
+	modprobe rdma_loop "$@"
 	cat /sys/kernel/debug/kunit/rdma_loop/results
 	rdma resource show | sed 's/^/# /'
 	modprobe -r rdma_loop || echo "not ok 2 unload"
 }}
-wire_down
+if [ {device} = rvt ]; then
+	# no Ethernet, and no rdma_cm
+	modprobe rvt_test && loop dev=rvt0
+	modprobe -r rvt_test || echo "not ok 2 unload"
+else
+	. "$GUEST_TREE/tools/testing/selftests/rdma/wire.sh"
+	wire_up {device} && loop src=$A0 dst=$A1
+	wire_down
+fi
 """
 NVME = """
 export {settings}
@@ -68,6 +75,7 @@ GUEST_TESTS = {
     "uml": [
         ("kunit", 120, kunit("sge_kunit", "rdma_sge")),
         ("loop-rxe", 300, loop("rxe")),
+        ("loop-siw", 300, loop("siw")),
         ("nvme-rxe", 1200, nvme("rxe", "SIZE=8M CYCLES=10")),
         ("nvme-siw", 1200, nvme("siw", "SIZE=8M CYCLES=10")),
         ("leak", 900, LEAK.format(loop=loop("rxe"))),
@@ -75,6 +83,8 @@ GUEST_TESTS = {
     "x86": [
         ("kunit", 300, kunit("sge_kunit", "rdma_sge")),
         ("loop-rxe", 900, loop("rxe")),
+        ("loop-siw", 900, loop("siw")),
+        ("loop-rvt", 600, loop("rvt")),
         ("nvme-rxe", 2400, nvme("rxe", "SIZE=1M")),
         ("nvme-siw", 1200, nvme("siw", "SIZE=1M CYCLES=5 "
                                 'ONLY="connect verify_small verify disconnect cycle"')),
@@ -156,15 +166,18 @@ def guest_test(kern, name, timeout, script, totals):
 def demo_test(kern, totals):
     """The main job: 0 kernel virtual addresses on the wire."""
     start = time.monotonic()
-    row = demo.demo(kern, "rxe")
     failed = []
-    if not row:
-        failed.append("demo rxe")
-    elif row["scan"].kernel_total:
-        failed.append(f"demo rxe: {row['scan'].kernel_total} kernel addresses on the wire")
-    elif row["local SGEs"] != "physical":
-        failed.append("demo rxe: local SGEs are virtual")
-    totals.add(f"demo in {kern.kind}", int(not failed), failed, [], time.monotonic() - start)
+    for device in demo.DEVICES:
+        row = demo.demo(kern, device)
+        if not row:
+            failed.append(f"demo {device}")
+        elif row["scan"].kernel_total:
+            failed.append(f"demo {device}: {row['scan'].kernel_total} kernel addresses "
+                          "on the wire")
+        elif row["local SGEs"] != "physical":
+            failed.append(f"demo {device}: local SGEs are virtual")
+    totals.add(f"demo in {kern.kind}", len(demo.DEVICES) - len(failed), failed, [],
+               time.monotonic() - start)
 
 
 def build(kinds, totals, jobs):

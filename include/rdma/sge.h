@@ -45,8 +45,6 @@ static inline int __rdma_map_sge(struct ib_pd *pd, struct ib_sge *sge,
 		addr = dma_map_phys(dev->dma_device, phys, len, dir, 0);
 		if (dma_mapping_error(dev->dma_device, addr))
 			return -ENOMEM;
-	} else if (ib_uses_virt_dma(dev)) {
-		addr = (uintptr_t)phys_to_virt(phys);
 	}
 
 	sge->addr = addr;
@@ -255,6 +253,8 @@ int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 /* the other side: what a driver without a dma_device does with such an SGE */
 
 struct page *rdma_phys_to_page(u64 phys);
+void *rdma_kmap_phys(u64 phys, size_t *len);
+void rdma_kunmap_phys(const void *va);
 int rdma_copy_to_phys(u64 phys, const void *src, size_t len);
 int rdma_copy_from_phys(void *dst, u64 phys, size_t len);
 

@@ -94,16 +94,14 @@ static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
 	for_each_sg(sgl, sg, nents, i)
 		if (is_pci_p2pdma_page(sg_page(sg)))
 			return -EREMOTEIO;
-	return ib_uses_virt_dma(dev) ? ib_dma_cpu_map_sg(dev, sgl, nents) :
-				       nents;
+	return nents;
 }
 
 /* With @sges NULL: counts. */
 static int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 		    struct scatterlist *sgl, int nents)
 {
-	bool phys = !ib_has_dma_device(pd->device) &&
-		    !ib_uses_virt_dma(pd->device);
+	bool phys = !ib_has_dma_device(pd->device);
 	struct ib_sge sge = { .lkey = pd->local_dma_lkey };
 	struct sge_limits limits;
 	struct scatterlist *sg;
@@ -482,11 +480,39 @@ static void *phys_kmap(u64 phys, size_t *len)
 	return kmap_local_pfn(PHYS_PFN(phys)) + offset_in_page(phys);
 }
 
-static void phys_kunmap(void *va)
+/**
+ * rdma_kmap_phys - kernel address of physical memory that an SGE names
+ * @phys: CPU physical address
+ * @len: how many bytes are wanted, at least 1; becomes how many there are at the
+ *	address: all of them, or those up to the end of the page if the kernel has
+ *	highmem
+ *
+ * For drivers without a dma_device that do not just copy. The caller undoes it
+ * by rdma_kunmap_phys(), in reverse order as for kmap_local_page().
+ *
+ * Context: Any; does not sleep.
+ * Return: the address; NULL if not all of the @len bytes are RAM.
+ */
+void *rdma_kmap_phys(u64 phys, size_t *len)
+{
+	if (IS_ENABLED(CONFIG_HIGHMEM))
+		*len = min(*len, PAGE_SIZE - offset_in_page(phys));
+	return phys_check(phys, *len) ? NULL : phys_kmap(phys, len);
+}
+EXPORT_SYMBOL(rdma_kmap_phys);
+
+/**
+ * rdma_kunmap_phys - undo rdma_kmap_phys()
+ * @va: what rdma_kmap_phys() returned
+ *
+ * Context: That of the rdma_kmap_phys().
+ */
+void rdma_kunmap_phys(const void *va)
 {
 	if (IS_ENABLED(CONFIG_HIGHMEM))
 		kunmap_local(va);
 }
+EXPORT_SYMBOL(rdma_kunmap_phys);
 
 /**
  * rdma_copy_to_phys - copy to physical memory that an SGE names
@@ -514,7 +540,7 @@ int rdma_copy_to_phys(u64 phys, const void *src, size_t len)
 		n = len;
 		va = phys_kmap(phys, &n);
 		memcpy(va, src, n);
-		phys_kunmap(va);
+		rdma_kunmap_phys(va);
 	}
 	return 0;
 }
@@ -543,7 +569,7 @@ int rdma_copy_from_phys(void *dst, u64 phys, size_t len)
 		n = len;
 		va = phys_kmap(phys, &n);
 		memcpy(dst, va, n);
-		phys_kunmap(va);
+		rdma_kunmap_phys(va);
 	}
 	return 0;
 }

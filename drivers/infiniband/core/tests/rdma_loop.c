@@ -6,9 +6,10 @@
  *	insmod rdma_loop.ko src=10.9.0.1 dst=10.9.1.1
  *	cat /sys/kernel/debug/kunit/rdma_loop/results
  *
- * The addresses name two RDMA devices, or one device twice. Each case has a pair
- * of QPs of its own. If it fails half-way, loop_exit() destroys them before the
- * memory goes that their WRs may name.
+ * The addresses name two RDMA devices, or one device twice. With dev=rvt0 instead,
+ * both QPs are on that device, and rdma_cm is not needed. Each case has a pair of
+ * QPs of its own. If it fails half-way, loop_exit() destroys them before the memory
+ * goes that their WRs may name.
  */
 #include <kunit/test.h>
 #include <linux/highmem.h>
@@ -16,6 +17,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
+#include <rdma/ib_cache.h>
 #include <rdma/rdma_cm.h>
 #include <rdma/sge.h>
 
@@ -28,9 +30,9 @@ MODULE_PARM_DESC(dst, "IP address of the device that listens");
 static char *port = "18515";
 module_param(port, charp, 0444);
 MODULE_PARM_DESC(port, "port to listen on");
-static bool virt;
-module_param(virt, bool, 0444);
-MODULE_PARM_DESC(virt, "the devices take kernel virtual addresses still");
+static char *loop_dev_name = "";
+module_param_named(dev, loop_dev_name, charp, 0444);
+MODULE_PARM_DESC(dev, "device to connect to itself, by ib_modify_qp()");
 
 #define LOOP_TIMEOUT	(30 * HZ)
 #define LOOP_RESOLVE_MS	10000
@@ -43,6 +45,7 @@ MODULE_PARM_DESC(virt, "the devices take kernel virtual addresses still");
 #define LOOP_WRITABLE	(IB_ACCESS_LOCAL_WRITE | IB_ACCESS_REMOTE_WRITE)
 
 static struct sockaddr_storage loop_src, loop_dst;
+static struct ib_device *loop_dev;
 /* a case could not connect: the others need not wait as long */
 static bool loop_unreachable;
 
@@ -60,6 +63,9 @@ enum loop_how {
 struct loop_end {
 	struct loop_end *peer;
 	struct rdma_cm_id *id;
+	struct ib_device *dev;
+	u32 port;
+	struct ib_qp *qp;
 	struct ib_pd *pd;
 	struct ib_cq *cq;
 	struct ib_qp_cap cap;
@@ -106,16 +112,17 @@ struct loop_wr {
 	struct ib_cqe cqe;
 	struct completion done;
 	struct ib_wc wc;
+	int ret;
 };
 
 static bool loop_iwarp(struct loop_end *end)
 {
-	return rdma_protocol_iwarp(end->id->device, end->id->port_num);
+	return rdma_protocol_iwarp(end->dev, end->port);
 }
 
 static bool loop_is_phys(struct loop_end *end)
 {
-	return !virt && !ib_has_dma_device(end->id->device);
+	return !ib_has_dma_device(end->dev);
 }
 
 /* Connections */
@@ -173,7 +180,7 @@ static void loop_cq_handler(struct ib_cq *cq, void *context)
 
 static void loop_create_cq(struct kunit *test, struct loop_end *end)
 {
-	struct ib_device *dev = end->id->device;
+	struct ib_device *dev = end->dev;
 	struct ib_cq_init_attr attr = { .cqe = 128 };
 
 	if (!end->classic_cq) {
@@ -187,9 +194,27 @@ static void loop_create_cq(struct kunit *test, struct loop_end *end)
 	KUNIT_ASSERT_EQ(test, 0, ib_req_notify_cq(end->cq, IB_CQ_NEXT_COMP));
 }
 
+static int loop_new_qp(struct loop_end *end, struct ib_qp_init_attr *attr)
+{
+	struct ib_qp *qp;
+	int ret;
+
+	if (end->id) {
+		ret = rdma_create_qp(end->id, end->pd, attr);
+		if (!ret)
+			end->qp = end->id->qp;
+		return ret;
+	}
+	qp = ib_create_qp(end->pd, attr);
+	if (IS_ERR(qp))
+		return PTR_ERR(qp);
+	end->qp = qp;
+	return 0;
+}
+
 static void loop_create_qp(struct kunit *test, struct loop_end *end)
 {
-	struct ib_device *dev = end->id->device;
+	struct ib_device *dev = end->dev;
 	struct ib_qp_init_attr attr = {
 		.qp_type = IB_QPT_RC,
 		.sq_sig_type = IB_SIGNAL_REQ_WR,
@@ -207,17 +232,25 @@ static void loop_create_qp(struct kunit *test, struct loop_end *end)
 	attr.recv_cq = end->cq;
 
 	/* no device has to support inline data */
-	if (rdma_create_qp(end->id, end->pd, &attr)) {
+	if (loop_new_qp(end, &attr)) {
 		attr.cap.max_inline_data = 0;
-		KUNIT_ASSERT_EQ(test, 0,
-				rdma_create_qp(end->id, end->pd, &attr));
+		KUNIT_ASSERT_EQ(test, 0, loop_new_qp(end, &attr));
 	}
 	end->cap = attr.cap;
 }
 
+/* By rdma_cm */
+
+static void loop_create_cm_qp(struct kunit *test, struct loop_end *end)
+{
+	end->dev = end->id->device;
+	end->port = end->id->port_num;
+	loop_create_qp(test, end);
+}
+
 static void loop_conn_param(struct loop_end *end, struct rdma_conn_param *param)
 {
-	struct ib_device *dev = end->id->device;
+	struct ib_device *dev = end->dev;
 
 	*param = (struct rdma_conn_param) {
 		.responder_resources = min(dev->attrs.max_qp_rd_atom, 8),
@@ -266,7 +299,7 @@ static int loop_accept(struct loop_end *server, struct rdma_conn_param *param)
 
 static void loop_ping(struct kunit *test, struct loop_end *end);
 
-static void loop_connect(struct kunit *test)
+static void loop_connect_cm(struct kunit *test)
 {
 	struct loop *loop = test->priv;
 	struct loop_end *client = &loop->client, *server = &loop->server;
@@ -274,19 +307,107 @@ static void loop_connect(struct kunit *test)
 
 	loop_listen(test, loop);
 	loop_resolve(test, client);
-	loop_create_qp(test, client);
+	loop_create_cm_qp(test, client);
 	loop_conn_param(client, &param);
 	KUNIT_ASSERT_EQ(test, 0, rdma_connect(client->id, &param));
 
 	loop_wait_cm(test, server, RDMA_CM_EVENT_CONNECT_REQUEST);
-	loop_create_qp(test, server);
+	loop_create_cm_qp(test, server);
 	loop_conn_param(server, &param);
 	KUNIT_ASSERT_EQ(test, 0, loop_accept(server, &param));
 	loop_wait_cm(test, server, RDMA_CM_EVENT_ESTABLISHED);
 	loop_wait_cm(test, client, RDMA_CM_EVENT_ESTABLISHED);
+}
+
+/* By hand, on one device: by LID, or on RoCE by the first GID */
+
+static void loop_create_dev_qp(struct kunit *test, struct loop_end *end)
+{
+	end->dev = loop_dev;
+	end->port = rdma_start_port(end->dev);
+	KUNIT_ASSERT_FALSE_MSG(test, loop_iwarp(end),
+			       "iWARP connects by rdma_cm only");
+	loop_create_qp(test, end);
+}
+
+static void loop_init_ah(struct kunit *test, struct loop_end *end,
+			 struct rdma_ah_attr *ah, u32 lid)
+{
+	union ib_gid gid;
+
+	ah->type = rdma_ah_find_type(end->dev, end->port);
+	rdma_ah_set_port_num(ah, end->port);
+	rdma_ah_set_dlid(ah, lid);
+	if (rdma_protocol_roce(end->dev, end->port)) {
+		KUNIT_ASSERT_EQ(test, 0, rdma_query_gid(end->dev, end->port, 0,
+							&gid));
+		rdma_ah_set_grh(ah, &gid, 0, 0, 1, 0);
+	}
+}
+
+static void loop_ready_to_send(struct kunit *test, struct loop_end *end)
+{
+	struct ib_device *dev = end->dev;
+	struct ib_port_attr port_attr = {};
+	struct ib_qp_attr attr = {
+		.qp_state = IB_QPS_INIT,
+		.port_num = end->port,
+		.qp_access_flags = IB_ACCESS_REMOTE_WRITE |
+				   IB_ACCESS_REMOTE_READ |
+				   IB_ACCESS_REMOTE_ATOMIC,
+		.dest_qp_num = end->peer->qp->qp_num,
+		.max_dest_rd_atomic = min(dev->attrs.max_qp_rd_atom, 8),
+		.max_rd_atomic = min(dev->attrs.max_qp_init_rd_atom, 8),
+		.min_rnr_timer = 1,
+		.timeout = 14,
+		.retry_cnt = 7,
+		.rnr_retry = 7,
+	};
+
+	KUNIT_ASSERT_EQ(test, 0, ib_query_port(dev, end->port, &port_attr));
+	attr.path_mtu = port_attr.active_mtu;
+	loop_init_ah(test, end, &attr.ah_attr, port_attr.lid);
+
+	KUNIT_ASSERT_EQ(test, 0,
+			ib_modify_qp(end->qp, &attr,
+				     IB_QP_STATE | IB_QP_PKEY_INDEX |
+				     IB_QP_PORT | IB_QP_ACCESS_FLAGS));
+	attr.qp_state = IB_QPS_RTR;
+	KUNIT_ASSERT_EQ(test, 0,
+			ib_modify_qp(end->qp, &attr,
+				     IB_QP_STATE | IB_QP_AV | IB_QP_PATH_MTU |
+				     IB_QP_DEST_QPN | IB_QP_RQ_PSN |
+				     IB_QP_MAX_DEST_RD_ATOMIC |
+				     IB_QP_MIN_RNR_TIMER));
+	attr.qp_state = IB_QPS_RTS;
+	KUNIT_ASSERT_EQ(test, 0,
+			ib_modify_qp(end->qp, &attr,
+				     IB_QP_STATE | IB_QP_TIMEOUT |
+				     IB_QP_RETRY_CNT | IB_QP_RNR_RETRY |
+				     IB_QP_SQ_PSN | IB_QP_MAX_QP_RD_ATOMIC));
+}
+
+static void loop_connect_dev(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+
+	loop_create_dev_qp(test, &loop->client);
+	loop_create_dev_qp(test, &loop->server);
+	loop_ready_to_send(test, &loop->client);
+	loop_ready_to_send(test, &loop->server);
+}
+
+static void loop_connect(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+
+	if (loop_dev)
+		loop_connect_dev(test);
+	else
+		loop_connect_cm(test);
 
 	/* on iWARP the client has to be the first to send */
-	loop_ping(test, client);
+	loop_ping(test, &loop->client);
 }
 
 static void loop_destroy_id(struct rdma_cm_id **id)
@@ -309,8 +430,11 @@ static void loop_destroy_qp(struct loop_end *end)
 {
 	struct loop_buf *buf, *next;
 
-	if (!IS_ERR_OR_NULL(end->id) && end->id->qp)
+	if (end->qp && end->id)
 		rdma_destroy_qp(end->id);
+	else if (end->qp)
+		ib_destroy_qp(end->qp);
+	end->qp = NULL;
 
 	list_for_each_entry_safe(buf, next, &end->registered, entry)
 		loop_dereg_mr(buf);
@@ -331,6 +455,7 @@ static void loop_destroy_pd(struct loop_end *end)
 		ib_dealloc_pd(end->pd);
 	}
 	end->pd = NULL;
+	end->dev = NULL;
 }
 
 static void loop_disconnect(struct loop *loop)
@@ -519,7 +644,7 @@ static struct loop_buf *loop_buf(struct kunit *test, struct loop_end *end,
 	int nseg = 1;
 
 	if (len >= PAGE_SIZE)
-		nseg = clamp(min(max, end->id->device->attrs.max_sge_rd), 1, 4);
+		nseg = clamp(min(max, end->dev->attrs.max_sge_rd), 1, 4);
 	buf = loop_alloc(test, end, nseg,
 			 get_order(DIV_ROUND_UP(offset + len, nseg)), gfp);
 	loop_shape(buf, offset, len);
@@ -556,28 +681,50 @@ static enum ib_wc_status loop_wait(struct kunit *test, struct loop_wr *wr)
 	return wr->wc.status;
 }
 
-static struct loop_wr *loop_post(struct kunit *test, struct loop_end *end,
-				 struct ib_send_wr *send)
+/* A WR that is refused is done, too. */
+static struct loop_wr *loop_try_post(struct kunit *test, struct loop_end *end,
+				     struct ib_send_wr *send)
 {
 	struct loop_wr *wr = loop_wr(test, "send WR");
 
 	send->wr_cqe = &wr->cqe;
 	send->send_flags |= IB_SEND_SIGNALED;
-	KUNIT_ASSERT_EQ(test, 0, ib_post_send(end->id->qp, send, NULL));
+	wr->ret = ib_post_send(end->qp, send, NULL);
+	if (wr->ret) {
+		wr->wc.status = wr->ret == -EINVAL ? IB_WC_LOC_PROT_ERR :
+						     IB_WC_GENERAL_ERR;
+		complete(&wr->done);
+	}
 	return wr;
 }
 
-static struct loop_wr *loop_post_rdma(struct kunit *test, struct loop_end *end,
-				      enum ib_wr_opcode op, struct ib_sge *sges,
+static struct loop_wr *loop_post(struct kunit *test, struct loop_end *end,
+				 struct ib_send_wr *send)
+{
+	struct loop_wr *wr = loop_try_post(test, end, send);
+
+	KUNIT_ASSERT_EQ(test, 0, wr->ret);
+	return wr;
+}
+
+static struct ib_rdma_wr loop_rdma_wr(enum ib_wr_opcode op, struct ib_sge *sges,
 				      int nsge, u64 remote_addr, u32 rkey)
 {
-	struct ib_rdma_wr rdma = {
+	return (struct ib_rdma_wr) {
 		.wr.opcode = op,
 		.wr.sg_list = sges,
 		.wr.num_sge = nsge,
 		.remote_addr = remote_addr,
 		.rkey = rkey,
 	};
+}
+
+static struct loop_wr *loop_post_rdma(struct kunit *test, struct loop_end *end,
+				      enum ib_wr_opcode op, struct ib_sge *sges,
+				      int nsge, u64 remote_addr, u32 rkey)
+{
+	struct ib_rdma_wr rdma = loop_rdma_wr(op, sges, nsge, remote_addr,
+					      rkey);
 
 	return loop_post(test, end, &rdma.wr);
 }
@@ -598,7 +745,7 @@ static struct loop_wr *loop_post_recv(struct kunit *test, struct loop_end *end,
 		.num_sge = nsge,
 	};
 
-	KUNIT_ASSERT_EQ(test, 0, ib_post_recv(end->id->qp, &recv, NULL));
+	KUNIT_ASSERT_EQ(test, 0, ib_post_recv(end->qp, &recv, NULL));
 	return wr;
 }
 
@@ -625,7 +772,7 @@ static int loop_mr_pages(struct loop_buf *buf)
 static bool loop_fits_mr(struct loop_buf *buf)
 {
 	return loop_mr_pages(buf) <=
-	       buf->end->id->device->attrs.max_fast_reg_page_list_len;
+	       buf->end->dev->attrs.max_fast_reg_page_list_len;
 }
 
 /* A new MR, or the one it has under a new key. */
@@ -768,7 +915,7 @@ static void loop_check_sges(struct kunit *test, struct loop_buf *buf)
 
 	for_each_sg(buf->sgl, sg, buf->nents, i) {
 		KUNIT_ASSERT_LT(test, sge - buf->sges, buf->nmaps);
-		addr = virt ? (uintptr_t)sg_virt(sg) : sg_phys(sg);
+		addr = sg_phys(sg);
 		KUNIT_ASSERT_EQ(test, sge->addr + off, addr);
 		off += sg->length;
 		KUNIT_ASSERT_LE(test, off, sge->length);
@@ -1015,7 +1162,7 @@ static void loop_test_sges(struct kunit *test)
 
 	if (param->op == IB_WR_RDMA_READ) {
 		loop_skip_read_sink(test, LOOP_PAGE);
-		max = min(max, client->id->device->attrs.max_sge_rd);
+		max = min(max, client->dev->attrs.max_sge_rd);
 	}
 	KUNIT_ASSERT_GT(test, max, 1);
 	for (n = 1; n <= max; n++) {
@@ -1040,8 +1187,8 @@ static void loop_test_long_lived(struct kunit *test)
 					   GFP_KERNEL);
 	struct loop_buf *far = loop_alloc(test, &loop->server, 1, 2,
 					  GFP_KERNEL);
-	struct ib_device *dev = loop->client.id->device;
-	struct ib_device *peer = loop->server.id->device;
+	struct ib_device *dev = loop->client.dev;
+	struct ib_device *peer = loop->server.dev;
 	struct loop_wr *recv, *send;
 	struct ib_sge from, to;
 	u32 seed;
@@ -1231,7 +1378,7 @@ static void loop_test_mr_page_size(struct kunit *test)
 	struct loop_buf *far;
 	size_t offset;
 
-	if (!(server->id->device->attrs.page_size_cap & page_size))
+	if (!(server->dev->attrs.page_size_cap & page_size))
 		kunit_skip(test, "the device has no MR pages of 4 pages");
 	for (offset = 0; offset < page_size; offset += PAGE_SIZE + 100) {
 		far = loop_alloc(test, server, 2, 2, GFP_KERNEL);
@@ -1296,10 +1443,43 @@ static void loop_test_mr_reuse(struct kunit *test)
 	}
 }
 
+/* SGEs of one MR, and what is between them goes on to the end of a page. */
+static void loop_test_mr_parts(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *near = loop_alloc(test, &loop->client, 1, 1,
+					   GFP_KERNEL);
+	struct loop_buf *far = loop_alloc(test, &loop->server, 1, 1,
+					  GFP_KERNEL);
+	struct loop_wr *recv, *send;
+	struct ib_sge from[2], to[2];
+	int i;
+
+	loop_shape(near, 0, 2 * PAGE_SIZE);
+	loop_shape(far, 0, 2 * PAGE_SIZE);
+	loop_fill(test, near);
+	loop_fill(test, far);
+	loop_register(test, near, 0);
+	loop_map(test, far, LOOP_PAGE, DMA_FROM_DEVICE);
+	for (i = 0; i < 2; i++) {
+		from[i] = rdma_sge_slice(near->sges, i * PAGE_SIZE, 100);
+		to[i] = rdma_sge_slice(far->sges, i * PAGE_SIZE, 100);
+	}
+	recv = loop_post_recv(test, far->end, to, 2);
+	send = loop_post_send(test, near->end, from, 2);
+	KUNIT_ASSERT_EQ(test, loop_wait(test, send), IB_WC_SUCCESS);
+	KUNIT_ASSERT_EQ(test, loop_wait(test, recv), IB_WC_SUCCESS);
+	loop_unmap(near);
+	loop_unmap(far);
+	for (i = 0; i < 2; i++)
+		KUNIT_EXPECT_MEMEQ(test, sg_virt(far->sgl) + i * PAGE_SIZE,
+				   sg_virt(near->sgl) + i * PAGE_SIZE, 100);
+}
+
 static void loop_test_mr_pi(struct kunit *test)
 {
 	struct loop *loop = test->priv;
-	struct ib_device *dev = loop->client.id->device;
+	struct ib_device *dev = loop->client.dev;
 	struct loop_buf *data, *pi;
 
 	if (!(dev->attrs.kernel_cap_flags & IBK_INTEGRITY_HANDOVER))
@@ -1318,32 +1498,31 @@ static void loop_test_mr_pi(struct kunit *test)
 	rdma_unmap_sgl(dev, data->sgl, data->nents, DMA_TO_DEVICE);
 }
 
-static void loop_test_atomic(struct kunit *test)
+/* Returns what is there after it. */
+static u64 loop_atomic(struct kunit *test, enum ib_wr_opcode op,
+		       u64 compare_add, u64 swap, u64 was)
 {
 	struct loop *loop = test->priv;
-	struct loop_buf *near, *far;
+	struct loop_buf *near = loop_buf(test, &loop->client, sizeof(was), 40,
+					 GFP_KERNEL);
+	struct loop_buf *far = loop_buf(test, &loop->server, sizeof(was), 1000,
+					GFP_KERNEL);
+	u64 *old = sg_virt(near->sgl), *word = sg_virt(far->sgl);
 	struct ib_atomic_wr atomic = {
-		.wr.opcode = IB_WR_ATOMIC_FETCH_AND_ADD,
+		.wr.opcode = op,
+		.wr.sg_list = near->sges,
 		.wr.num_sge = 1,
-		.compare_add = 0x123456789,
+		.compare_add = compare_add,
+		.swap = swap,
 	};
-	u64 *old, *word, was;
 	struct loop_wr *wr;
 
-	if (loop->server.id->device->attrs.atomic_cap == IB_ATOMIC_NONE)
-		kunit_skip(test, "the device has no atomics");
-	near = loop_buf(test, &loop->client, sizeof(*old), 40, GFP_KERNEL);
-	far = loop_buf(test, &loop->server, sizeof(*word), 1000, GFP_KERNEL);
 	loop_fill(test, near);
 	loop_fill(test, far);
-	old = sg_virt(near->sgl);
-	word = sg_virt(far->sgl);
-	was = *word;
+	*word = was;
 	loop_map(test, near, LOOP_SINGLE, DMA_FROM_DEVICE);
 	loop_register(test, far,
 		      IB_ACCESS_LOCAL_WRITE | IB_ACCESS_REMOTE_ATOMIC);
-
-	atomic.wr.sg_list = near->sges;
 	atomic.remote_addr = far->sges[0].addr;
 	atomic.rkey = far->mr->rkey;
 	wr = loop_post(test, near->end, &atomic.wr);
@@ -1351,7 +1530,23 @@ static void loop_test_atomic(struct kunit *test)
 	loop_unmap(near);
 	loop_unmap(far);
 	KUNIT_EXPECT_EQ(test, *old, was);
-	KUNIT_EXPECT_EQ(test, *word, was + 0x123456789);
+	return *word;
+}
+
+static void loop_test_atomic(struct kunit *test)
+{
+	const u64 a = 0x123456789abcdef0, b = ~a / 3;
+	struct loop *loop = test->priv;
+
+	if (loop->server.dev->attrs.atomic_cap == IB_ATOMIC_NONE)
+		kunit_skip(test, "the device has no atomics");
+	KUNIT_EXPECT_EQ(test, a + b,
+			loop_atomic(test, IB_WR_ATOMIC_FETCH_AND_ADD, a, 0, b));
+	KUNIT_EXPECT_EQ(test, b,
+			loop_atomic(test, IB_WR_ATOMIC_CMP_AND_SWP, a, b, a));
+	KUNIT_EXPECT_EQ(test, a + 1,
+			loop_atomic(test, IB_WR_ATOMIC_CMP_AND_SWP, a, b,
+				    a + 1));
 }
 
 /* Hostile: SGEs of our own that no device may follow */
@@ -1369,18 +1564,23 @@ static struct loop_end *loop_side_end(struct loop *loop, enum loop_side side)
 	return side == LOOP_RECV_SIDE ? &loop->server : &loop->client;
 }
 
-/* Posts @sges, LOOP_LEN bytes that are bad, and all that they need to be good. */
+/*
+ * Posts @sges, LOOP_LEN bytes that are bad, and all that they need to be good. A
+ * device may look at the SGEs of a send when it is posted, and refuse it then.
+ */
 static struct loop_wr *loop_post_bad(struct kunit *test, enum loop_side side,
 				     struct ib_sge *sges, int nsge,
 				     struct loop_buf *peer)
 {
 	struct loop *loop = test->priv;
+	struct ib_rdma_wr rdma;
 	struct loop_wr *bad;
 
 	switch (side) {
 	case LOOP_SEND_SIDE:
 		loop_small_recv(test, &loop->server);
-		return loop_post_send(test, &loop->client, sges, nsge);
+		rdma = loop_rdma_wr(IB_WR_SEND, sges, nsge, 0, 0);
+		break;
 	case LOOP_RECV_SIDE:
 		loop_map(test, peer, LOOP_SINGLE, DMA_TO_DEVICE);
 		bad = loop_post_recv(test, &loop->server, sges, nsge);
@@ -1388,15 +1588,16 @@ static struct loop_wr *loop_post_bad(struct kunit *test, enum loop_side side,
 		return bad;
 	case LOOP_WRITE_SIDE:
 		loop_register(test, peer, LOOP_WRITABLE);
-		return loop_post_rdma(test, &loop->client, IB_WR_RDMA_WRITE,
-				      sges, nsge, peer->sges[0].addr,
-				      peer->mr->rkey);
+		rdma = loop_rdma_wr(IB_WR_RDMA_WRITE, sges, nsge,
+				    peer->sges[0].addr, peer->mr->rkey);
+		break;
 	default:
 		loop_register(test, peer, IB_ACCESS_REMOTE_READ);
-		return loop_post_rdma(test, &loop->client, IB_WR_RDMA_READ,
-				      sges, nsge, peer->sges[0].addr,
-				      peer->mr->rkey);
+		rdma = loop_rdma_wr(IB_WR_RDMA_READ, sges, nsge,
+				    peer->sges[0].addr, peer->mr->rkey);
+		break;
 	}
+	return loop_try_post(test, &loop->client, &rdma.wr);
 }
 
 /* Returns how it failed. No memory has changed, and the device lives. */
@@ -1537,8 +1738,8 @@ static void loop_test_user_pd(struct kunit *test)
 	enum loop_side side;
 	u32 seed;
 
-	if (ib_has_dma_device(loop->client.id->device) ||
-	    ib_has_dma_device(loop->server.id->device))
+	if (ib_has_dma_device(loop->client.dev) ||
+	    ib_has_dma_device(loop->server.dev))
 		kunit_skip(test, "the device checks keys by itself");
 	for (side = 0; side < LOOP_SIDES; side++) {
 		if (side == LOOP_READ_SIDE && loop_iwarp(&loop->client))
@@ -1549,6 +1750,40 @@ static void loop_test_user_pd(struct kunit *test)
 		loop_map(test, buf, LOOP_SINGLE, DMA_BIDIRECTIONAL);
 		buf->sges[0].lkey = 0;
 		end->pd->uobject = &user;
+		KUNIT_EXPECT_NE(test, IB_WC_SUCCESS,
+				loop_bad_local(test, side, buf->sges, 1));
+		loop_unmap(buf);
+		loop_check(test, buf, seed);
+		loop_buf_put(test, buf);
+	}
+}
+
+static const struct loop_range {
+	const char *name;
+	int by;
+} loop_ranges[] = {
+	{ "past the end",	1 },
+	{ "before the start",	-1 },
+	{ "wraps into it",	-40 },
+	{ "at the end",		LOOP_LEN },
+};
+
+KUNIT_ARRAY_PARAM_DESC(loop_ranges, loop_ranges, name);
+
+/* An SGE of an MR that is not all of it in the MR. */
+static void loop_test_bad_range(struct kunit *test)
+{
+	const struct loop_range *param = test->param_value;
+	struct loop *loop = test->priv;
+	enum loop_side side;
+	struct loop_buf *buf;
+	u32 seed;
+
+	for (side = 0; side < LOOP_SIDES; side++) {
+		buf = loop_small_buf(test, loop_side_end(loop, side));
+		seed = loop_fill(test, buf);
+		loop_register(test, buf, LOOP_WRITABLE);
+		buf->sges[0].addr += param->by;
 		KUNIT_EXPECT_NE(test, IB_WC_SUCCESS,
 				loop_bad_local(test, side, buf->sges, 1));
 		loop_unmap(buf);
@@ -1579,10 +1814,10 @@ static void loop_test_too_many_sges(struct kunit *test)
 	recv.sg_list = sges;
 	recv.num_sge = cap->max_recv_sge + 1;
 
-	KUNIT_EXPECT_NE(test, 0, ib_post_send(loop->client.id->qp, &send,
+	KUNIT_EXPECT_NE(test, 0, ib_post_send(loop->client.qp, &send,
 					      &bad_send));
 	KUNIT_EXPECT_PTR_EQ(test, bad_send, &send);
-	KUNIT_EXPECT_NE(test, 0, ib_post_recv(loop->client.id->qp, &recv,
+	KUNIT_EXPECT_NE(test, 0, ib_post_recv(loop->client.qp, &recv,
 					      &bad_recv));
 	KUNIT_EXPECT_PTR_EQ(test, bad_recv, &recv);
 
@@ -1635,6 +1870,7 @@ enum loop_target_kind {
 	LOOP_AT_END,
 	LOOP_BEFORE,
 	LOOP_WRAP,
+	LOOP_WRAP_INTO,
 };
 
 static const struct loop_target {
@@ -1650,6 +1886,7 @@ static const struct loop_target {
 	{ "at the end",		LOOP_AT_END },
 	{ "before the start",	LOOP_BEFORE },
 	{ "wraps around",	LOOP_WRAP },
+	{ "wraps into it",	LOOP_WRAP_INTO },
 };
 
 KUNIT_ARRAY_PARAM_DESC(loop_targets, loop_targets, name);
@@ -1692,6 +1929,10 @@ static void loop_aim(struct kunit *test, struct loop_buf *far,
 		break;
 	case LOOP_WRAP:
 		*addr = U64_MAX - LOOP_LEN / 2;
+		break;
+	case LOOP_WRAP_INTO:
+		/* where the iova is an offset, it is less */
+		*addr -= 40;
 		break;
 	default:
 		break;
@@ -1785,11 +2026,13 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE(loop_test_mr_offset),
 	KUNIT_CASE(loop_test_mr_page_size),
 	KUNIT_CASE(loop_test_mr_reuse),
+	KUNIT_CASE(loop_test_mr_parts),
 	KUNIT_CASE(loop_test_mr_pi),
 	KUNIT_CASE(loop_test_atomic),
 	KUNIT_CASE_PARAM_ATTR(loop_test_not_ram, loop_addrs_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE(loop_test_user_pd),
+	KUNIT_CASE_PARAM(loop_test_bad_range, loop_ranges_gen_params),
 	KUNIT_CASE(loop_test_too_many_sges),
 	KUNIT_CASE_PARAM(loop_test_bad_remote, loop_targets_gen_params),
 	KUNIT_CASE_PARAM(loop_test_unsafe_rkey, loop_addrs_gen_params),
@@ -1814,7 +2057,8 @@ static int loop_init(struct kunit *test)
 	test->priv = loop;
 
 	KUNIT_ASSERT_FALSE_MSG(test, loop_unreachable,
-			       "no connection from %s to %s", src, dst);
+			       "no connection, dev=%s src=%s dst=%s",
+			       loop_dev_name, src, dst);
 	loop_unreachable = true;
 	loop_connect(test);
 	loop_unreachable = false;
@@ -1827,20 +2071,57 @@ static void loop_exit(struct kunit *test)
 		loop_disconnect(test->priv);
 }
 
+static int loop_add_dev(struct ib_device *dev)
+{
+	if (!strcmp(dev_name(&dev->dev), loop_dev_name) &&
+	    ib_device_try_get(dev))
+		loop_dev = dev;
+	return 0;
+}
+
+static struct ib_client loop_client = {
+	.name = "rdma_loop",
+	.add = loop_add_dev,
+};
+
+/* A device is found by its name only by a client that is told of all. */
+static int loop_find_dev(void)
+{
+	int ret = ib_register_client(&loop_client);
+
+	if (ret)
+		return ret;
+	ib_unregister_client(&loop_client);
+	if (loop_dev)
+		return 0;
+	pr_err("rdma_loop: there is no device %s\n", loop_dev_name);
+	return -ENODEV;
+}
+
 static int loop_suite_init(struct kunit_suite *suite)
 {
+	loop_unreachable = false;
+	if (*loop_dev_name)
+		return loop_find_dev();
 	if (inet_pton_with_scope(&init_net, AF_UNSPEC, src, NULL, &loop_src) ||
 	    inet_pton_with_scope(&init_net, AF_UNSPEC, dst, port, &loop_dst)) {
-		pr_err("rdma_loop: src= and dst= want the IP addresses of two RDMA devices, port= a number\n");
+		pr_err("rdma_loop: src= and dst= want the IP addresses of two RDMA devices, port= a number; or dev= the name of one\n");
 		return -EINVAL;
 	}
-	loop_unreachable = false;
 	return 0;
+}
+
+static void loop_suite_exit(struct kunit_suite *suite)
+{
+	if (loop_dev)
+		ib_device_put(loop_dev);
+	loop_dev = NULL;
 }
 
 static struct kunit_suite loop_suite = {
 	.name = "rdma_loop",
 	.suite_init = loop_suite_init,
+	.suite_exit = loop_suite_exit,
 	.init = loop_init,
 	.exit = loop_exit,
 	.test_cases = loop_cases,

@@ -28,7 +28,6 @@
 enum sge_kind {
 	SGE_DMA,
 	SGE_PHYS,
-	SGE_VIRT,
 };
 
 static const struct sge_param {
@@ -37,9 +36,6 @@ static const struct sge_param {
 } sge_params[] = {
 	{ "DMA", SGE_DMA },
 	{ "physical", SGE_PHYS },
-#ifdef CONFIG_INFINIBAND_VIRT_DMA
-	{ "virtual", SGE_VIRT },
-#endif
 };
 
 KUNIT_ARRAY_PARAM_DESC(sge, sge_params, name);
@@ -273,14 +269,7 @@ static int sge_suite_init(struct kunit_suite *suite)
 /* what the device has to find in an SGE for @off in the test's memory */
 static u64 sge_addr(struct sge_test *t, size_t off)
 {
-	switch (t->kind) {
-	case SGE_DMA:
-		return SGE_DMA_BASE + t->phys + off;
-	case SGE_VIRT:
-		return (uintptr_t)page_address(t->pages) + off;
-	default:
-		return t->phys + off;
-	}
+	return (t->kind == SGE_DMA ? SGE_DMA_BASE : 0) + t->phys + off;
 }
 
 static void sge_expect(struct kunit *test, const struct ib_sge *sge, size_t off,
@@ -419,8 +408,6 @@ static int sge_init(struct kunit *test)
 	t->max_pages = SGE_MAX;
 	t->dev.ops.map_mr_sg = sge_map_mr_sg;
 	t->dev.ops.map_mr_sg_pi = sge_map_mr_sg_pi;
-	if (t->kind == SGE_PHYS)
-		t->dev.attrs.kernel_cap_flags = IBK_PHYS_ADDR;
 	if (t->kind == SGE_DMA)
 		sge_init_dma(test, t);
 
@@ -1490,6 +1477,30 @@ static void sge_test_copy(struct kunit *test)
 	}
 }
 
+static void sge_test_kmap(struct kunit *test)
+{
+	static const struct sge_part parts[] = {
+		{ 0, P }, { 1, 1 }, { P - 3, 2 * P + 7 }, { P - 1, 2 },
+	};
+	struct sge_test *t = test->priv;
+	u8 *mem = page_address(t->pages), *va;
+	size_t len, want;
+	int i;
+
+	get_random_bytes(mem, SGE_AREA);
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		want = parts[i].len;
+		if (IS_ENABLED(CONFIG_HIGHMEM))
+			want = min(want, P - parts[i].off % P);
+		len = parts[i].len;
+		va = rdma_kmap_phys(t->phys + parts[i].off, &len);
+		KUNIT_ASSERT_NOT_NULL(test, va);
+		KUNIT_EXPECT_EQ(test, len, want);
+		KUNIT_EXPECT_EQ(test, memcmp(va, mem + parts[i].off, len), 0);
+		rdma_kunmap_phys(va);
+	}
+}
+
 static void sge_test_copy_no_ram(struct kunit *test)
 {
 	struct sge_test *t = test->priv;
@@ -1497,12 +1508,14 @@ static void sge_test_copy_no_ram(struct kunit *test)
 	const struct {
 		u64 phys;
 		size_t len;
+		bool ram;
 	} bad[] = {
-		{ end, 1 }, { end - 16, 32 }, { end - 16, 17 },
+		{ end, 1 }, { end - 16, 32, true }, { end - 16, 17, true },
 		{ PAGE_ALIGN_DOWN(U64_MAX), P }, { U64_MAX, 1 }, { U64_MAX, 2 },
 		{ U64_MAX - 10, 64 }, { t->phys | 1ULL << 63, 1 },
 	};
 	u8 buf[64];
+	size_t len;
 	void *va;
 	int i;
 
@@ -1514,6 +1527,11 @@ static void sge_test_copy_no_ram(struct kunit *test)
 						   sizeof(buf)));
 		KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(bad[i].phys, buf,
 							bad[i].len), -EFAULT);
+		/* with highmem it would be asked for the next page, too */
+		len = bad[i].len;
+		if (!IS_ENABLED(CONFIG_HIGHMEM) || !bad[i].ram)
+			KUNIT_EXPECT_NULL(test, rdma_kmap_phys(bad[i].phys,
+							       &len));
 	}
 	/* What of it is RAM was not written to. It may be free, and poisoned. */
 	if (!IS_ENABLED(CONFIG_DEBUG_PAGEALLOC)) {
@@ -1561,6 +1579,7 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE(sge_test_phys_to_page),
 	KUNIT_CASE(sge_test_phys_reserved),
 	KUNIT_CASE(sge_test_copy),
+	KUNIT_CASE(sge_test_kmap),
 	KUNIT_CASE(sge_test_copy_no_ram),
 	{}
 };
