@@ -65,7 +65,8 @@ def nvme(device, settings):
 # Slow: the leak detector costs a debug kernel most of its speed. One CPU, because
 # UML's second one is not quite online when the detector first calls RCU on it.
 LEAK = """
-{loop}
+{rxe}
+{siw}
 export ONLY="connect verify_small fail_connect disconnect" SIZE=64K FAIL_AT="1 2 40 90 300"
 "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" rxe
 """
@@ -78,7 +79,7 @@ GUEST_TESTS = {
         ("loop-siw", 300, loop("siw")),
         ("nvme-rxe", 1200, nvme("rxe", "SIZE=8M CYCLES=10")),
         ("nvme-siw", 1200, nvme("siw", "SIZE=8M CYCLES=10")),
-        ("leak", 900, LEAK.format(loop=loop("rxe"))),
+        ("leak", 900, LEAK.format(rxe=loop("rxe"), siw=loop("siw"))),
     ],
     "x86": [
         ("kunit", 300, kunit("sge_kunit", "rdma_sge")),

@@ -8,7 +8,9 @@
 #include <linux/fault-inject.h>
 #include <linux/highmem.h>
 #include <linux/memory_hotplug.h>
+#include <linux/ioport.h>
 #include <linux/overflow.h>
+#include <linux/range.h>
 #include <linux/scatterlist.h>
 #include <rdma/sge.h>
 
@@ -25,17 +27,76 @@ bool rdma_map_should_fail(void)
 }
 EXPORT_SYMBOL(rdma_map_should_fail);
 
-void rdma_fail_map_init(void)
+static void sge_fail_init(void)
 {
 	fail_rdma_map_dir = fault_create_debugfs_attr("fail_rdma_map", NULL,
 						      &fail_rdma_map);
 }
 
-void rdma_fail_map_cleanup(void)
+static void sge_fail_cleanup(void)
 {
 	debugfs_remove(fail_rdma_map_dir);
 }
+#else
+static void sge_fail_init(void)
+{
+}
+
+static void sge_fail_cleanup(void)
+{
+}
 #endif
+
+/*
+ * RAM as it was at boot, to tell reserved pages that are RAM from holes. Drivers
+ * ask in softirqs, too, where the resource tree must not be looked at.
+ */
+static struct range *sge_ram;
+static unsigned int sge_nr_ram;
+
+static int sge_add_ram(struct resource *res, void *arg)
+{
+	struct range *ram = krealloc_array(sge_ram, sge_nr_ram + 1,
+					   sizeof(*ram), GFP_KERNEL);
+
+	if (!ram)
+		return -ENOMEM;
+	ram[sge_nr_ram].start = res->start;
+	ram[sge_nr_ram++].end = res->end;
+	sge_ram = ram;
+	return 0;
+}
+
+static bool sge_is_ram(u64 phys)
+{
+	unsigned int i;
+
+	for (i = 0; i < sge_nr_ram; i++)
+		if (phys >= sge_ram[i].start && phys <= sge_ram[i].end)
+			return true;
+	return false;
+}
+
+int rdma_sge_init(void)
+{
+	int ret = walk_iomem_res_desc(IORES_DESC_NONE,
+				      IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY,
+				      0, -1, NULL, sge_add_ram);
+
+	/* an architecture need not list its RAM, and -EINVAL says so */
+	if (ret == -ENOMEM) {
+		kfree(sge_ram);
+		return ret;
+	}
+	sge_fail_init();
+	return 0;
+}
+
+void rdma_sge_cleanup(void)
+{
+	sge_fail_cleanup();
+	kfree(sge_ram);
+}
 
 /*
  * How long an SGE may get by merging neighbours, and which addresses it may not
@@ -425,8 +486,7 @@ struct page *rdma_phys_to_page(u64 phys)
 
 	/* A hole between banks has pages, too: reserved ones. */
 	if (unlikely(PageReserved(page)) && !is_zero_pfn(pfn) &&
-	    region_intersects(PFN_PHYS(pfn), PAGE_SIZE, IORESOURCE_SYSTEM_RAM,
-			      IORES_DESC_NONE) != REGION_INTERSECTS)
+	    !sge_is_ram(phys))
 		return NULL;
 	return page;
 }

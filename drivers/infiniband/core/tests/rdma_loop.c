@@ -1443,7 +1443,10 @@ static void loop_test_mr_reuse(struct kunit *test)
 	}
 }
 
-/* SGEs of one MR, and what is between them goes on to the end of a page. */
+/*
+ * SGEs of one MR, and what is between them goes on to the end of a page. The
+ * empty one before them stands for no memory.
+ */
 static void loop_test_mr_parts(struct kunit *test)
 {
 	struct loop *loop = test->priv;
@@ -1452,7 +1455,7 @@ static void loop_test_mr_parts(struct kunit *test)
 	struct loop_buf *far = loop_alloc(test, &loop->server, 1, 1,
 					  GFP_KERNEL);
 	struct loop_wr *recv, *send;
-	struct ib_sge from[2], to[2];
+	struct ib_sge from[3], to[2];
 	int i;
 
 	loop_shape(near, 0, 2 * PAGE_SIZE);
@@ -1461,12 +1464,13 @@ static void loop_test_mr_parts(struct kunit *test)
 	loop_fill(test, far);
 	loop_register(test, near, 0);
 	loop_map(test, far, LOOP_PAGE, DMA_FROM_DEVICE);
+	from[0] = rdma_sge_slice(near->sges, 0, 0);
 	for (i = 0; i < 2; i++) {
-		from[i] = rdma_sge_slice(near->sges, i * PAGE_SIZE, 100);
+		from[i + 1] = rdma_sge_slice(near->sges, i * PAGE_SIZE, 100);
 		to[i] = rdma_sge_slice(far->sges, i * PAGE_SIZE, 100);
 	}
 	recv = loop_post_recv(test, far->end, to, 2);
-	send = loop_post_send(test, near->end, from, 2);
+	send = loop_post_send(test, near->end, from, 3);
 	KUNIT_ASSERT_EQ(test, loop_wait(test, send), IB_WC_SUCCESS);
 	KUNIT_ASSERT_EQ(test, loop_wait(test, recv), IB_WC_SUCCESS);
 	loop_unmap(near);
@@ -1723,6 +1727,25 @@ static void loop_test_not_ram(struct kunit *test)
 		if (side == LOOP_SEND_SIDE || side == LOOP_WRITE_SIDE ||
 		    loop_may_sink(test, side == LOOP_READ_SIDE))
 			loop_not_ram(test, side);
+}
+
+/* iWARP tells the peer where an RDMA READ goes, and that must be no address. */
+static void loop_test_read_sink(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *buf;
+	u32 seed;
+
+	loop_skip_unless_phys(test);
+	if (!loop_iwarp(&loop->client))
+		kunit_skip(test, "not iWARP");
+	buf = loop_small_buf(test, &loop->client);
+	seed = loop_fill(test, buf);
+	loop_map(test, buf, LOOP_SINGLE, DMA_FROM_DEVICE);
+	KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
+			loop_bad_local(test, LOOP_READ_SIDE, buf->sges, 1));
+	loop_unmap(buf);
+	loop_check(test, buf, seed);
 }
 
 /*
@@ -2031,6 +2054,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE(loop_test_atomic),
 	KUNIT_CASE_PARAM_ATTR(loop_test_not_ram, loop_addrs_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE(loop_test_read_sink),
 	KUNIT_CASE(loop_test_user_pd),
 	KUNIT_CASE_PARAM(loop_test_bad_range, loop_ranges_gen_params),
 	KUNIT_CASE(loop_test_too_many_sges),
