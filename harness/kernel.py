@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Configure and build the guest kernels.
 
-    kernel.py config|build uml|x86 [--tree DIR] [--plain]
+    kernel.py config|build uml|x86|i386 [--tree DIR] [--plain]
 
 --tree is build/linux unless told otherwise, --plain leaves out the debug
 options (for make bench). The output folder lies inside the tree, so that kbuild
@@ -24,7 +24,19 @@ KINDS = {
     "uml": ("um", "linux", ["rdma", "guest-uml"], ["debug"]),
     "x86": ("x86_64", "arch/x86/boot/bzImage", ["rdma", "guest-x86"],
             ["debug", "kasan"]),
+    "i386": ("i386", "arch/x86/boot/bzImage", ["guest-i386"], ["debug", "highmem"]),
 }
+
+# user space of the i386 guest, as usr/gen_init_cpio reads it
+INITRAMFS = """
+dir /dev 0755 0 0
+nod /dev/console 0600 0 0 c 5 1
+nod /dev/ttyS1 0600 0 0 c 4 65
+dir /debug 0755 0 0
+file /init {out}/guest-init 0755 0 0
+file /sge_kunit.ko {out}/drivers/infiniband/core/tests/sge_kunit.ko 0644 0 0
+file /rdma_loop.ko {out}/drivers/infiniband/core/tests/rdma_loop.ko 0644 0 0
+"""
 
 
 def die(message):
@@ -40,6 +52,8 @@ class Kernel:
         self.out = self.tree / f"build-{kind}{'-plain' if plain else ''}"
         self.image = self.out / image
         self.modules = self.out / "modules"
+        # the others have the host's root file system
+        self.initramfs = self.out / "initramfs" if kind == "i386" else None
         names = fragments + ([] if plain else debug)
         self.fragments = [CONFIGS / f"{name}.config" for name in names]
         self.env = dict(os.environ, ARCH=arch, CCACHE_NOHASHDIR="1",
@@ -80,6 +94,19 @@ class Kernel:
     def knows(self, option):
         return self.git("grep", "-E", rf"^\s*(menu)?config {option[7:]}$", "--", "*Kconfig*")
 
+    def make_initramfs(self, log):
+        """One static program, on the kernel's own C library, and the modules under test."""
+        self.make("headers", stdout=log, stderr=subprocess.STDOUT, check=True)
+        subprocess.run(
+            ["gcc", "-m32", "-Os", "-Wall", "-Werror", "-ffreestanding", "-static", "-nostdlib",
+             "-nostdinc", "-isystem", self.tree / "tools/include/nolibc",
+             "-isystem", self.out / "usr/include", "-include", "nolibc.h",
+             "-o", self.out / "guest-init", TOP / "harness/guest-i386-init.c"],
+            stdout=log, stderr=subprocess.STDOUT, check=True)
+        with open(self.initramfs, "wb") as cpio:
+            subprocess.run([self.out / "usr/gen_init_cpio", "-"], stdout=cpio, stderr=log,
+                           input=INITRAMFS.format(out=self.out).encode(), check=True)
+
     def build(self):
         """Build image and modules; without a change this takes seconds."""
         start = time.monotonic()
@@ -92,6 +119,11 @@ class Kernel:
             if not done.returncode:
                 done = self.make("modules_install", f"INSTALL_MOD_PATH={self.modules}",
                                  stdout=f, stderr=subprocess.STDOUT)
+            if self.initramfs and not done.returncode:
+                try:
+                    self.make_initramfs(f)
+                except subprocess.CalledProcessError as failed:
+                    done = failed
         if done.returncode:
             errors = [line for line in log.read_text(errors="replace").splitlines()
                       if "error" in line.lower() or "No space" in line]
