@@ -3,7 +3,10 @@
 """Run a script in a guest on the host's own root file system, read-only.
 
     guest.py [--tree DIR] [--timeout S] [--out DIR] uml|x86 SCRIPT [ARG...]
+    guest.py [--tree DIR] [--timeout S] [--out DIR] i386 kunit|siw|rxe
     guest.py --shell uml|x86
+
+The i386 guest has no root file system, and runs guest-i386-init.c only.
 
 The script runs as root, its output is passed on, its exit status is ours. --out
 keeps what the guest left: console, dmesg, files that the script put into
@@ -68,8 +71,22 @@ class Result:
         return None
 
 
+def qemu(kern, out, memory):
+    """What the guests under QEMU have in common: a console, a tty on stdio."""
+    accel = os.environ.get("ACCEL") or "tcg"
+    return ["qemu-system-x86_64", "-machine", "q35", "-nodefaults", "-no-reboot",
+            "-display", "none", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
+            # without ACPI only the first CPU of a socket is found
+            "-smp", "2,sockets=2", "-m", str(memory), "-kernel", str(kern.image),
+            "-serial", f"file:{out}/console", "-chardev", "stdio,id=tty,signal=off"]
+
+
 def command(kern, out, memory, append):
     """The command line that boots the guest, and where its console goes."""
+    if kern.initramfs:
+        return [*qemu(kern, out, memory), "-serial", "chardev:tty", "-initrd", str(kern.initramfs),
+                "-append", shlex.join(["console=ttyS0", "panic=-1", "printk.time=1",
+                                       "ip=10.9.0.1:::255.255.255.0:guest:dummy0:off", *append])]
     args = [f"init={HARNESS}/guest-init", "panic=-1", "ro", "printk.time=1",
             f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
@@ -77,12 +94,7 @@ def command(kern, out, memory, append):
         return [str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
-    accel = os.environ.get("ACCEL") or "tcg"
-    return ["qemu-system-x86_64", "-machine", "q35", "-nodefaults", "-no-reboot", "-display", "none",
-            "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
-            "-smp", "2", "-m", str(memory), "-kernel", str(kern.image),
-            "-serial", f"file:{out}/console",
-            "-chardev", "stdio,id=tty,signal=off", "-device", "virtio-serial",
+    return [*qemu(kern, out, memory), "-device", "virtio-serial",
             "-device", "virtconsole,chardev=tty",
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                        "multidevs=remap",
@@ -119,7 +131,7 @@ def boot(kern, out, timeout, memory, append, echo):
         os.killpg(child.pid, signal.SIGKILL)
 
     # init ends the script at its own limit; this one is for a guest that hangs
-    timer = threading.Timer(timeout + (30 if uml else 180), kill)
+    timer = threading.Timer(timeout + {"uml": 30, "x86": 180, "i386": 0}[kern.kind], kill)
     timer.start()
     output = []
     try:
@@ -137,14 +149,27 @@ def boot(kern, out, timeout, memory, append, echo):
     return "".join(output), "the guest hung" if timed_out.is_set() else None
 
 
+def read_status(out, output):
+    """From its last line, where there is no file system to leave files in."""
+    if output:
+        (out / "started").touch()
+    if match := re.search(r"^status (\d+)$", output, re.M):
+        (out / "status").write_text(match[1])
+
+
 def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), echo=None):
     """Boot KERN, run SCRIPT (text) in it, collect what it left."""
     out = pathlib.Path(out or tempfile.mkdtemp(prefix="guest.", dir=scratch()))
     out.mkdir(parents=True, exist_ok=True)
-    memory = memory or (1024 if kern.kind == "uml" else 3072)
+    # i386: the most lowmem there can be is 896M
+    memory = memory or {"uml": 1024, "x86": 3072, "i386": 2048}[kern.kind]
+    if kern.initramfs:
+        append = ["--", script]
     for attempt in (1, 2):
         prepare(kern, out, script, timeout, dict(env))
         output, why = boot(kern, out, timeout, memory, append, echo)
+        if kern.initramfs:
+            read_status(out, output)
         console = (out / "console").read_text(errors="replace")
         early = splats(console.partition(" as init process")[0])
         if (out / "started").exists() and not early:
@@ -182,6 +207,19 @@ def shell(kern):
             subprocess.run(["stty", saved])
 
 
+def host_script(args):
+    """What runs the script that the command line names, where the guest can see it."""
+    script = [str(pathlib.Path(args.script[0]).resolve()), *args.script[1:]]
+    if not os.path.exists(script[0]):
+        kernel.die(f"no such script: {script[0]}")
+    if not script[0].startswith(f"{kernel.TOP}/"):
+        # the guest may have a tmpfs there
+        args.out = args.out or tempfile.mkdtemp(prefix="guest.", dir=scratch())
+        os.makedirs(args.out, exist_ok=True)
+        script[0] = shutil.copy(script[0], f"{args.out}/script").replace(args.out, "/run/out")
+    return f"exec {shlex.join(script)}\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,21 +230,14 @@ def main():
     parser.add_argument("--timeout", type=int, default=600)
     parser.add_argument("--out")
     args = parser.parse_args()
-    if bool(args.script) == args.shell:
+    if bool(args.script) == args.shell or args.shell and args.kind == "i386":
         parser.error("a script or --shell")
     kern = kernel.Kernel(args.kind, args.tree)
     kern.build()
     if args.shell:
         sys.exit(shell(kern))
-    script = [str(pathlib.Path(args.script[0]).resolve()), *args.script[1:]]
-    if not os.path.exists(script[0]):
-        kernel.die(f"no such script: {script[0]}")
-    if not script[0].startswith(f"{kernel.TOP}/"):
-        # the guest may have a tmpfs there
-        args.out = args.out or tempfile.mkdtemp(prefix="guest.", dir=scratch())
-        os.makedirs(args.out, exist_ok=True)
-        script[0] = shutil.copy(script[0], f"{args.out}/script").replace(args.out, "/run/out")
-    result = run(kern, f"exec {shlex.join(script)}\n", timeout=args.timeout, out=args.out,
+    script = args.script[0] if kern.initramfs else host_script(args)
+    result = run(kern, script, timeout=args.timeout, out=args.out,
                  echo=lambda line: print(line, end="", flush=True))
     if result.problem:
         kernel.die(result.problem)
