@@ -85,7 +85,8 @@ def command(kern, out, memory, append):
     """The command line that boots the guest, and where its console goes."""
     if kern.initramfs:
         return [*qemu(kern, out, memory), "-serial", "chardev:tty", "-initrd", str(kern.initramfs),
-                "-append", shlex.join(["console=ttyS0", "panic=-1", "printk.time=1",
+                "-append", shlex.join(["console=ttyS0", "panic=-1", "oops=panic",
+                                       "printk.time=1",
                                        "ip=10.9.0.1:::255.255.255.0:guest:dummy0:off", *append])]
     args = [f"init={HARNESS}/guest-init", "panic=-1", "ro", "printk.time=1",
             f"GUEST_KIND={kern.kind}",
