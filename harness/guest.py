@@ -47,6 +47,18 @@ def splats(text):
             if SPLAT.search(line) and not HARMLESS.search(line)]
 
 
+def splats_by_test(dmesg):
+    """{test's name or None: its first splat}, by the marks of wire.sh in the log."""
+    found, name = {}, None
+    for line in dmesg.splitlines():
+        mark = re.search(r"\] selftest: (.*)", line)
+        if mark:
+            name = mark[1]
+        elif splats(line):
+            found.setdefault(name, line.strip())
+    return found
+
+
 class Result:
     """What a run left: status is None if the guest died or hung."""
     def __init__(self, status, output, console, out, why):

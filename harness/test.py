@@ -11,7 +11,6 @@ and what does not finish has failed.
 import argparse
 import io
 import queue
-import re
 import sys
 import threading
 import time
@@ -134,18 +133,6 @@ def harness_tests(totals):
                time.monotonic() - start)
 
 
-def splats_by_test(dmesg):
-    """{test's name or None: its first splat}, by the marks of wire.sh in the log."""
-    found, name = {}, None
-    for line in dmesg.splitlines():
-        mark = re.search(r"\] selftest: (.*)", line)
-        if mark:
-            name = mark[1]
-        elif guest.splats(line):
-            found.setdefault(name, line.strip())
-    return found
-
-
 def guest_test(kern, name, timeout, script, totals):
     start = time.monotonic()
     full = f"{name} in {kern.kind}"
@@ -160,7 +147,7 @@ def guest_test(kern, name, timeout, script, totals):
         failed.append(result.why)
     elif tests.incomplete:
         failed.append(f"did not finish (status {result.status}, see {out})")
-    for test, splat in splats_by_test(result.dmesg).items():
+    for test, splat in guest.splats_by_test(result.dmesg).items():
         # once for each test: as a failure of its own if the test has already failed
         if test in passed:
             passed.remove(test)
