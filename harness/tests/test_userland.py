@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import pyverbs_guest  # noqa: E402
+import userland  # noqa: E402
+from userland import Run  # noqa: E402
+
+STOCK = {"a": "passed", "b": "failed", "c": "skipped", "rping": "passed"}
+
+
+class Differences(unittest.TestCase):
+    def check(self, expected, splats=((), ()), problems=(None, None), **ours):
+        ours = {test: verdict for test, verdict in (STOCK | ours).items() if verdict}
+        self.assertEqual(userland.differences(Run(STOCK, splats[0], problems[0]),
+                                              Run(ours, splats[1], problems[1])), expected)
+
+    def test_same(self):
+        self.check([])
+
+    def test_better(self):
+        self.check([], b="passed", c="passed", new="passed")
+
+    def test_passes_no_more(self):
+        for verdict in ("failed", "skipped"):
+            self.check([f"rping: passed on stock, {verdict} on the series"], rping=verdict)
+
+    def test_ran_on_stock_only(self):
+        self.check(["a: passed on stock, not run on the series",
+                    "b: failed on stock, not run on the series",
+                    "c: skipped on stock, not run on the series"], a=None, b=None, c=None)
+
+    def test_failed_before(self):
+        self.check(["b: failed on stock, skipped on the series"], b="skipped")
+
+    def test_skipped_before(self):
+        self.check(["c: skipped on stock, failed on the series"], c="failed")
+
+    def test_ours_has_to_pass(self):
+        run = Run({"user_sge.UserSge.test_x": "failed"})
+        self.assertEqual(userland.differences(run, run), [
+            "user_sge.UserSge.test_x: failed on stock, failed on the series"])
+
+    def test_unstable(self):
+        test, = userland.UNSTABLE
+        stock = Run({test: "passed"})
+        self.assertEqual(userland.differences(stock, Run({test: "failed"})), [])
+        self.assertIn(f"not compared: {test}: passed on stock, failed on the series",
+                      "".join(userland.notes(stock, Run({test: "failed"}))))
+        self.assertEqual(len(userland.differences(stock, Run({}))), 1)
+
+    def test_runs_on_series_only(self):
+        self.check(["new: not run on stock, failed on the series"], new="failed")
+
+    def test_splat(self):
+        self.check(["a: splat on the series: BUG: x"], splats=({}, {"a": "BUG: x"}))
+        self.check(["between tests: splat on the series: BUG: x"],
+                   splats=({"a": "BUG: x"}, {None: "BUG: x"}))
+
+    def test_splat_known_on_stock(self):
+        splats = {"a": "BUG: x"}
+        self.check([], splats=(splats, splats))
+        self.assertIn("a: splat on stock: BUG: x",
+                      userland.notes(Run(STOCK, splats), Run(STOCK, splats)))
+
+    def test_not_complete(self):
+        self.check(["stock: the guest hung"], problems=("the guest hung", None))
+        self.check(["series: did not finish"], problems=(None, "did not finish"))
+
+
+class Verdicts(unittest.TestCase):
+    """Each test has a process of its own."""
+    class Cases(unittest.TestCase):
+        def passes(self):
+            pass
+
+        def fails(self):
+            self.fail("why")
+
+        def skips(self):
+            self.skipTest("no device")
+
+        def crashes(self):
+            import os
+            os.abort()
+
+        def hangs(self):
+            import time
+            time.sleep(60)
+
+    def check(self, name, expected, why):
+        verdict, text = pyverbs_guest.run(self.Cases(name), 2)
+        self.assertEqual(verdict, expected)
+        self.assertIn(why, text)
+
+    def test_all(self):
+        self.check("passes", "passed", "")
+        self.check("fails", "failed", "AssertionError: why")
+        self.check("skips", "skipped", "no device")
+        self.check("crashes", "failed", "the process died")
+        self.check("hangs", "failed", "no end in 2 s")
+
+
+if __name__ == "__main__":
+    unittest.main()

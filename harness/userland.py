@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""User space that is not ours, on stock Linux and on the series.
+
+    userland.py [rxe|siw ...]
+
+rdma-core's own tests, rping and perftest run in one UML guest on each kernel.
+What passes on stock has to pass on the series, and what runs there has to run;
+each difference is printed, and makes the exit status 1. So does a test of
+user_sge.py that does not pass on the series, whatever stock does.
+"""
+import argparse
+import collections
+import gzip
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import demo
+import guest
+import kernel
+import ktap
+
+DOC = pathlib.Path("usr/share/doc/rdma-core/tests")
+SCRIPT = 'exec "$GUEST_HARNESS/userland.sh" {device}\n'
+# verdicts that say nothing, and why
+UNSTABLE = {
+    "test_cq.CQTest.test_resize_cq":
+        "resizes the CQ while its own sends complete, and fails when it is quicker",
+}
+# seconds for one step, and for all
+PATIENCE, LIMIT = 60, 1200
+
+
+def suite():
+    """rdma-core's tests, unpacked; without the documentation, out of its package."""
+    tests = kernel.TOP / "build/pyverbs/tests"
+    if (tests / "__init__.py").exists():
+        return tests
+    tests.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=tests.parent) as scratch:
+        doc = "/" / DOC
+        if not (doc / "__init__.py").exists():
+            for command in (["apt-get", "-q", "download", "rdma-core"],
+                            ["sh", "-c", "dpkg-deb -x rdma-core_*.deb ."]):
+                done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+                if done.returncode:
+                    kernel.die(f"rdma-core's tests: {done.stderr.strip().splitlines()[-1]}")
+            doc = scratch / DOC
+        new = pathlib.Path(scratch) / "tests"
+        new.mkdir()
+        for path in doc.iterdir():
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            (new / path.name.removesuffix(".gz")).write_bytes(data)
+        new.rename(tests)
+    return tests
+
+
+class Run:
+    """Results of one guest: {test: passed, failed or skipped}."""
+    def __init__(self, results, splats=(), problem=None):
+        self.results = results
+        self.splats = dict(splats)      # {test or None: its first splat}
+        self.problem = problem          # why it is not complete
+
+
+def run(kern, device):
+    out = guest.scratch() / f"{kern.kind}-userland-{device}-{kern.tree.name}"
+    done = guest.run(kern, SCRIPT.format(device=device), timeout=LIMIT, out=out,
+                     env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux", "TESTS": suite(),
+                          "PATIENCE": PATIENCE})
+    (out / "output").write_text(done.output)
+    tests = ktap.parse(done.output)
+    results = {}
+    for verdict in ("passed", "failed", "skipped"):
+        # the reason for a skip stands behind its name
+        results |= {name.partition(" (")[0]: verdict for name in getattr(tests, verdict)}
+    problem = done.why
+    if not problem and tests.incomplete:
+        problem = "did not finish"
+    return Run(results, guest.splats_by_test(done.dmesg), problem and f"{problem} (see {out})")
+
+
+def differences(stock, ours):
+    """What is worse than on stock, one line each."""
+    found = []
+    for test in sorted(stock.results | ours.results):
+        before = stock.results.get(test, "not run")
+        after = ours.results.get(test, "not run")
+        ran = "not run" not in (before, after)
+        must = test.startswith("user_sge.")
+        if after != "passed" and (must or after != before) and not (ran and test in UNSTABLE):
+            found.append(f"{test}: {before} on stock, {after} on the series")
+    found += [f"{test or 'between tests'}: splat on the series: {splat}"
+              for test, splat in ours.splats.items() if test not in stock.splats]
+    return found + [f"{name}: {run.problem}" for name, run in (("stock", stock), ("series", ours))
+                    if run.problem]
+
+
+def notes(stock, ours):
+    """What is no difference, and should be known."""
+    def where(verdict, run):
+        return {test for test, got in run.results.items() if got == verdict}
+
+    def names(tests):
+        return ", ".join(sorted(tests)) or "none"
+
+    skipped = collections.Counter(test.removeprefix("test_").partition(".")[0].partition("_")[0]
+                                  for test in where("skipped", stock) & where("skipped", ours))
+    lines = [f"fails on both: {names(where('failed', stock) & where('failed', ours))}",
+             f"passes only on the series: {names(where('passed', ours) - where('passed', stock))}",
+             f"skipped on both: {skipped.total()}: " +
+             ", ".join(f"{n} {module}" for module, n in sorted(skipped.items()))]
+    lines += [f"not compared: {test}: {stock.results.get(test)} on stock, {ours.results.get(test)} "
+              f"on the series ({why})" for test, why in UNSTABLE.items()]
+    lines += [f"{test or 'between tests'}: splat on stock: {splat}"
+              for test, splat in stock.splats.items()]
+    return lines
+
+
+def count(run):
+    got = collections.Counter(run.results.values())
+    return ", ".join(f"{got[verdict]} {verdict}" for verdict in ("passed", "failed", "skipped"))
+
+
+def both(stock, ours, device):
+    """The kernels one after the other: (passed on both, notes, differences)."""
+    runs = run(stock, device), run(ours, device)
+    passed = sum(got == "passed" == runs[1].results.get(test)
+                 for test, got in runs[0].results.items())
+    lines = [f"stock: {count(runs[0])}; series: {count(runs[1])}"]
+    return passed, lines + notes(*runs), differences(*runs)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("devices", nargs="*", default=["rxe", "siw"])
+    args = parser.parse_args()
+    kernels = [kernel.Kernel("uml", tree) for tree in (demo.stock_tree(), None)]
+    for kern in kernels:
+        kern.build()
+    bad = False
+    for device in args.devices:
+        start = time.monotonic()
+        _, lines, worse = both(*kernels, device)
+        print(f"{device} ({time.monotonic() - start:.0f} s)")
+        print("".join(f"  {line}\n" for line in lines) +
+              f"  differences from stock: {len(worse) or 'none'}")
+        for line in worse:
+            print(f"    {line}")
+        bad |= bool(worse)
+    sys.exit(bad)
+
+
+if __name__ == "__main__":
+    main()

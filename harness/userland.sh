@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# userland.sh rxe|siw: in a guest, user space that is not ours. rdma-core's tests
+# (in the folder $TESTS) on r0 alone, the others between r0 and r1 over the wire.
+# A step may take $PATIENCE seconds.
+# shellcheck disable=SC2317 # "run" calls the functions
+export DEVICE=$1 PYTHONDONTWRITEBYTECODE=1
+# shellcheck source=/dev/null
+. "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/wire.sh"
+export A0 A1
+LOG=/run/out/userland.log
+TCP=18515	# perftest's
+COUNT=50
+SIZE=4096
+
+crossed()
+{
+	local rx tx
+
+	read -r rx < /sys/class/net/d0/statistics/rx_bytes
+	read -r tx < /sys/class/net/d0/statistics/tx_bytes
+	echo $((rx + tx))
+}
+
+listening()
+{
+	rdma resource show cm_id link r1 | grep -q LISTEN || [ "$(ss -Hltn "sport = :$TCP")" ]
+}
+
+# pair SERVER CLIENT: both have to end well, and all messages to cross the wire
+pair()
+{
+	local before bytes server status=0
+
+	before=$(crossed)
+	wait_for "$PATIENCE" eval ! listening || { say "somebody listens already"; return 1; }
+	# shellcheck disable=SC2086
+	timeout -k 5 $((PATIENCE * 2)) $1 > $LOG.server 2>&1 &
+	server=$!
+	if wait_for "$PATIENCE" listening; then
+		# an rdma_cm ID says so a moment before it does
+		sleep 0.5
+		printf '\n$ %s\n' "$2" >> $LOG
+		# shellcheck disable=SC2086
+		timeout -k 5 "$PATIENCE" $2 >> $LOG 2>&1 || { status=$?; say "client: status $status"; }
+	else
+		status=1
+		say "the server does not listen"
+		kill $server
+	fi
+	wait $server || { status=$?; say "server: status $status"; }
+	printf '\n$ %s\n' "$1" | cat - $LOG.server >> $LOG
+	bytes=$(($(crossed) - before))
+	[ $bytes -ge $((COUNT * SIZE)) ] || { status=1; say "$bytes bytes on the wire"; }
+	return $status
+}
+
+# tool NAME OPTION...
+tool()
+{
+	local args
+
+	case $1 in
+	rping)
+		args="-C $COUNT -S $SIZE -V ${*:2}"
+		pair "rping -s -a $A1 $args" "rping -c -a $A1 -I $A0 $args"
+		;;
+	*)
+		args="-F -n $COUNT -s $SIZE ${*:2}"
+		pair "$1 -d r1 $args" "$1 -d r0 $args $A1"
+		;;
+	esac
+}
+
+tools=(rping "ib_send_bw -R" "ib_write_bw -R" "ib_read_bw -R")
+# iWARP connects by rdma_cm only
+[ "$DEVICE" = siw ] || tools+=(ib_send_bw ib_write_bw ib_read_bw)
+
+rm -f $LOG
+wire_up "$DEVICE" || exit 1
+# these two share an address: not by the wire, which is for two
+ip rule add pref 0 lookup local
+"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$TESTS" r0 d0 2> /run/out/pyverbs.log
+ip rule del pref 0
+echo "1..${#tools[@]}"
+for name in "${tools[@]}"; do
+	# shellcheck disable=SC2086
+	run "$name" tool $name
+done
+wire_down
