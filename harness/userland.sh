@@ -82,6 +82,7 @@ wire_up "$DEVICE" || exit 1
 ip rule add pref 0 lookup local
 "$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$TESTS" r0 d0 2> /run/out/pyverbs.log
 ip rule del pref 0
+"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" 2> /run/out/user_sge.log
 echo "1..${#tools[@]}"
 for name in "${tools[@]}"; do
 	# shellcheck disable=SC2086
