@@ -21,25 +21,25 @@ import demo
 import guest
 import kernel
 
-# name: (operations, fio options)
+# name: (operations, KiB each, fio's --rw)
 LOADS = {
-    "none": (0, ""),
-    "4 KiB random reads": (20000, "--rw=randread --bs=4k"),
-    "128 KiB writes": (1500, "--rw=write --bs=128k"),
+    "none": (0, 0, ""),
+    "4 KiB random reads": (20000, 4, "randread"),
+    "128 KiB writes": (1500, 128, "write"),
 }
 
 SCRIPT = """
-export ONLY="{tests}" FIO="{fio} --number_ios={operations} --size=64M --loops=1000"
+export ONLY="{tests}" FIO="--rw={rw} --bs={kib}k --size=64M --io_size={total}k"
 exec "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/nvme.sh" rxe
 """
 
 
 def cpu_seconds(kern, load):
     """CPU seconds of one guest, boot included."""
-    operations, fio = LOADS[load]
+    operations, kib, rw = LOADS[load]
     before = os.times()
     tests = "connect fio disconnect" if operations else "connect disconnect"
-    result = guest.run(kern, SCRIPT.format(tests=tests, operations=operations, fio=fio),
+    result = guest.run(kern, SCRIPT.format(tests=tests, rw=rw, kib=kib, total=operations * kib),
                        timeout=300, env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"})
     after = os.times()
     if result.problem or result.status:
@@ -71,7 +71,7 @@ def main():
              "us of CPU for each operation, median; ratio series/stock, median and range of "
              "the pairs", "",
              f"{'NVMe-oF over rxe':<22}{'stock':>10}{'series':>10}{'ratio':>8}  range"]
-    for load, (operations, _) in LOADS.items():
+    for load, (operations, _, _) in LOADS.items():
         if not operations:
             continue
         cost = {name: [(run - idle[name]) / operations * 1e6 for run in runs[name, load]]
