@@ -1226,7 +1226,7 @@ static void loop_test_long_lived(struct kunit *test)
 static void loop_test_highmem(struct kunit *test)
 {
 	/* siw has three ways to send */
-	static const size_t lens[] = { 77, 3000, SZ_64K };
+	static const size_t lens[] = { 7, 3000, SZ_64K };
 	const struct loop_builder *builder = test->param_value;
 	struct loop *loop = test->priv;
 	int i, j;
