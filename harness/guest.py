@@ -107,7 +107,8 @@ def command(kern, out, memory, append):
         return [str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
-    return [*qemu(kern, out, memory), "-device", "virtio-serial",
+    # the IOMMU is for KUnit: virtio does not ask for it
+    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "virtio-serial",
             "-device", "virtconsole,chardev=tty",
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                        "multidevs=remap",
@@ -172,7 +173,7 @@ def read_status(out, output):
 
 def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), echo=None):
     """Boot KERN, run SCRIPT (text) in it, collect what it left."""
-    out = pathlib.Path(out or tempfile.mkdtemp(prefix="guest.", dir=scratch()))
+    out = pathlib.Path(out or tempfile.mkdtemp(prefix="guest.", dir=scratch())).resolve()
     out.mkdir(parents=True, exist_ok=True)
     # i386: the most lowmem there can be is 896M
     memory = memory or {"uml": 1024, "x86": 3072, "i386": 2048}[kern.kind]

@@ -22,9 +22,16 @@ import kernel
 import ktap
 
 KUNIT = """
-modprobe {module}
-cat /sys/kernel/debug/kunit/{suite}/results
-modprobe -r {module}
+# for the tests that count to the one that fails
+for fault in failslab fail_rdma_map; do
+	echo 0 >/sys/kernel/debug/$fault/verbose
+done
+echo N >/sys/kernel/debug/failslab/ignore-gfp-wait
+for name in sge rw; do
+	modprobe ${name}_kunit
+	cat /sys/kernel/debug/kunit/rdma_$name/results
+	modprobe -r ${name}_kunit
+done
 """
 LOOP = """
 loop() {{
@@ -43,22 +50,18 @@ else
 	wire_down
 fi
 """
-NVME = """
+SELFTEST = """
 export {settings}
-exec "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" {device}
+exec "$GUEST_TREE/tools/testing/selftests/rdma/{name}.sh" {device}
 """
-
-
-def kunit(module, suite):
-    return KUNIT.format(module=module, suite=suite)
 
 
 def loop(device):
     return LOOP.format(device=device)
 
 
-def nvme(device, settings):
-    return NVME.format(device=device, settings=settings)
+def selftest(name, device, settings=""):
+    return SELFTEST.format(name=name, device=device, settings=settings)
 
 
 # Slow: the leak detector costs a debug kernel most of its speed. One CPU, because
@@ -73,21 +76,23 @@ export ONLY="connect verify_small fail_connect disconnect" SIZE=64K FAIL_AT="1 2
 # kind: (name, time limit in seconds, script)
 GUEST_TESTS = {
     "uml": [
-        ("kunit", 120, kunit("sge_kunit", "rdma_sge")),
+        ("kunit", 120, KUNIT),
         ("loop-rxe", 300, loop("rxe")),
         ("loop-siw", 300, loop("siw")),
-        ("nvme-rxe", 1200, nvme("rxe", "SIZE=8M CYCLES=10")),
-        ("nvme-siw", 1200, nvme("siw", "SIZE=8M CYCLES=10")),
+        ("nvme-rxe", 1200, selftest("nvme", "rxe", "SIZE=8M CYCLES=10")),
+        ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=8M CYCLES=10")),
+        ("mad", 300, selftest("mad", "rxe siw")),
         ("leak", 900, LEAK.format(rxe=loop("rxe"), siw=loop("siw"))),
     ],
     "x86": [
-        ("kunit", 300, kunit("sge_kunit", "rdma_sge")),
+        ("kunit", 300, KUNIT),
         ("loop-rxe", 900, loop("rxe")),
         ("loop-siw", 900, loop("siw")),
         ("loop-rvt", 600, loop("rvt")),
-        ("nvme-rxe", 2400, nvme("rxe", "SIZE=1M")),
-        ("nvme-siw", 1200, nvme("siw", "SIZE=1M CYCLES=5 "
+        ("nvme-rxe", 2400, selftest("nvme", "rxe", "SIZE=1M")),
+        ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=1M CYCLES=5 "
                                 'ONLY="connect verify_small verify disconnect cycle"')),
+        ("mad", 900, selftest("mad", "rxe", "CYCLES=5")),
     ],
     # highmem; what guest-i386-init.c is to run
     "i386": [

@@ -128,9 +128,13 @@ static bool sge_can_merge(const struct ib_sge *sge, u64 addr, u32 len,
 	       ((sge->addr + total - 1) | limits->boundary_mask);
 }
 
-/* Returns the number of DMA segments, or of entries where there is no DMA. */
-static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		   enum dma_data_direction dir)
+/*
+ * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
+ * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
+ * entries where there is no DMA.
+ */
+int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		 enum dma_data_direction dir)
 {
 	struct sg_table sgt = {
 		.sgl		= sgl,
@@ -158,9 +162,31 @@ static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
 	return nents;
 }
 
-/* With @sges NULL: counts. */
-static int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
-		    struct scatterlist *sgl, int nents)
+/*
+ * Goes on to where @offset bytes into a mapped list are. Returns the number of
+ * segments from there, which is 0 if the list is not that long.
+ */
+int rdma_sgl_skip(struct ib_device *dev, struct scatterlist **sgl, int segs,
+		  u32 *offset)
+{
+	bool phys = !ib_has_dma_device(dev);
+
+	for (; segs; segs--, *sgl = sg_next(*sgl)) {
+		u32 len = phys ? (*sgl)->length : sg_dma_len(*sgl);
+
+		if (*offset < len)
+			break;
+		*offset -= len;
+	}
+	return segs;
+}
+
+/*
+ * Fills SGEs with a mapped list from @offset in its first segment on. With @sges
+ * NULL: counts.
+ */
+int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
+		  struct scatterlist *sgl, int segs, u32 offset)
 {
 	bool phys = !ib_has_dma_device(pd->device);
 	struct ib_sge sge = { .lkey = pd->local_dma_lkey };
@@ -169,10 +195,11 @@ static int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 	int i, n = 0;
 
 	sge_init_limits(pd->device, &limits);
-	for_each_sg(sgl, sg, nents, i) {
-		u64 addr = phys ? sg_phys(sg) : sg_dma_address(sg);
-		u32 len = phys ? sg->length : sg_dma_len(sg);
+	for_each_sg(sgl, sg, segs, i) {
+		u64 addr = (phys ? sg_phys(sg) : sg_dma_address(sg)) + offset;
+		u32 len = (phys ? sg->length : sg_dma_len(sg)) - offset;
 
+		offset = 0;
 		if (!len)
 			continue;
 		if (sge_can_merge(&sge, addr, len, &limits)) {
@@ -215,19 +242,19 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 {
 	int segs, n;
 
-	segs = sgl_map(pd->device, sgl, nents, dir);
+	segs = rdma_sgl_map(pd->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
 	/* what fits without merging need not be counted first */
 	if (segs > max_sge) {
-		n = sgl_fill(pd, NULL, sgl, segs);
+		n = rdma_sgl_fill(pd, NULL, sgl, segs, 0);
 		if (n > max_sge) {
 			n = -E2BIG;
 			goto out_unmap;
 		}
 	}
-	n = sgl_fill(pd, sges, sgl, segs);
+	n = rdma_sgl_fill(pd, sges, sgl, segs, 0);
 	if (n)
 		return n;
 	n = -EINVAL;
@@ -368,6 +395,63 @@ void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
 }
 EXPORT_SYMBOL(rdma_unmap_sges);
 
+/*
+ * Maps bio_vecs one after the other into one range of IOVAs, and fills the one
+ * SGE that this takes. @state is for rdma_unmap_sge_iova(). Returns -EOPNOTSUPP
+ * if the device is not behind an IOMMU, or its pages cannot close the gaps.
+ */
+int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
+		      struct dma_iova_state *state, const struct bio_vec *bvecs,
+		      struct bvec_iter start, enum dma_data_direction dir)
+{
+	struct device *dma_dev = pd->device->dma_device;
+	phys_addr_t end = 0, edges = 0;
+	struct bvec_iter iter;
+	size_t mapped = 0;
+	struct bio_vec bv;
+	int ret;
+
+	if (!dma_dev)
+		return -EOPNOTSUPP;
+	for_each_mp_bvec(bv, bvecs, iter, start) {
+		if (iter.bi_size != start.bi_size)
+			edges |= end | bvec_phys(&bv);
+		end = bvec_phys(&bv) + bv.bv_len;
+	}
+	bv = mp_bvec_iter_bvec(bvecs, start);
+	if (edges & dma_get_merge_boundary(dma_dev) ||
+	    !dma_iova_try_alloc(dma_dev, state, bvec_phys(&bv), start.bi_size))
+		return -EOPNOTSUPP;
+
+	for_each_mp_bvec(bv, bvecs, iter, start) {
+		ret = rdma_map_should_fail() ? -ENOMEM :
+		      dma_iova_link(dma_dev, state, bvec_phys(&bv), mapped,
+				    bv.bv_len, dir, 0);
+		if (ret)
+			goto out_destroy;
+		mapped += bv.bv_len;
+	}
+	ret = dma_iova_sync(dma_dev, state, 0, mapped);
+	if (ret)
+		goto out_destroy;
+
+	sge->addr = state->addr;
+	sge->length = mapped;
+	sge->lkey = pd->local_dma_lkey;
+	return 0;
+
+out_destroy:
+	dma_iova_destroy(dma_dev, state, mapped, dir, 0);
+	return ret;
+}
+
+void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
+			 struct dma_iova_state *state,
+			 enum dma_data_direction dir)
+{
+	dma_iova_destroy(dev->dma_device, state, sge->length, dir, 0);
+}
+
 /**
  * rdma_map_mr_sgl - map a scatterlist into a memory region
  * @mr: memory region for fast registration
@@ -392,7 +476,7 @@ int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, n;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
+	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
@@ -427,11 +511,11 @@ int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, pi_segs = 0, n;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
+	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 	if (pi_nents) {
-		pi_segs = sgl_map(mr->device, pi_sgl, pi_nents, dir);
+		pi_segs = rdma_sgl_map(mr->device, pi_sgl, pi_nents, dir);
 		if (pi_segs < 0) {
 			n = pi_segs;
 			goto out_unmap;

@@ -12,7 +12,8 @@
 #include <linux/utsname.h>
 #include <linux/wordpart.h>
 #include <rdma/sge.h>
-#include <trace/events/dma.h>
+
+#include "dma_log.h"
 
 #define P		PAGE_SIZE
 #define SGE_LKEY	0x1234
@@ -72,200 +73,6 @@ struct sge_test {
 	int pi_args[2];
 };
 
-/*
- * The accounts of the DMA API: its tracepoints tell what was mapped for the
- * device under test and has not been unmapped by exactly the same arguments.
- */
-struct sge_mapping {
-	const struct scatterlist *sgl;
-	u64 addr;
-	size_t len;
-	enum dma_data_direction dir;
-};
-
-static struct {
-	const struct device *dev;
-	struct sge_mapping live[SGE_MAX];
-	int nr_live;
-	int nr_maps;
-	int nr_bad;
-	struct sge_mapping sync;
-	const char *sync_for;
-	phys_addr_t seen[4 * SGE_MAX];
-	int nr_seen;
-} sge_log;
-
-static bool sge_same(const struct sge_mapping *a, const struct sge_mapping *b)
-{
-	return a->sgl == b->sgl && a->addr == b->addr && a->len == b->len &&
-	       a->dir == b->dir;
-}
-
-static void sge_log_map(struct sge_mapping map)
-{
-	sge_log.nr_maps++;
-	if (sge_log.nr_live == ARRAY_SIZE(sge_log.live))
-		sge_log.nr_bad++;
-	else
-		sge_log.live[sge_log.nr_live++] = map;
-}
-
-static void sge_log_unmap(struct sge_mapping map)
-{
-	int i;
-
-	for (i = 0; i < sge_log.nr_live; i++) {
-		if (sge_same(&sge_log.live[i], &map)) {
-			sge_log.live[i] = sge_log.live[--sge_log.nr_live];
-			return;
-		}
-	}
-	sge_log.nr_bad++;
-}
-
-static void sge_log_seen(phys_addr_t phys, enum dma_data_direction dir)
-{
-	int i;
-
-	for (i = 0; i < sge_log.nr_seen; i++)
-		if (sge_log.seen[i] == phys)
-			return;
-	if (dir != DMA_TO_DEVICE && i < ARRAY_SIZE(sge_log.seen))
-		sge_log.seen[sge_log.nr_seen++] = phys;
-}
-
-static void sge_probe_dma_map_phys(void *data, struct device *dev,
-				   phys_addr_t phys, dma_addr_t addr,
-				   size_t size, enum dma_data_direction dir,
-				   unsigned long attrs)
-{
-	if (dev != sge_log.dev || addr == DMA_MAPPING_ERROR)
-		return;
-	sge_log_seen(phys, dir);
-	sge_log_map((struct sge_mapping){ NULL, addr, size, dir });
-}
-
-static void sge_probe_dma_unmap_phys(void *data, struct device *dev,
-				     dma_addr_t addr, size_t size,
-				     enum dma_data_direction dir,
-				     unsigned long attrs)
-{
-	if (dev == sge_log.dev)
-		sge_log_unmap((struct sge_mapping){ NULL, addr, size, dir });
-}
-
-static void sge_probe_dma_map_sg(void *data, struct device *dev,
-				 struct scatterlist *sgl, int nents, int ents,
-				 enum dma_data_direction dir,
-				 unsigned long attrs)
-{
-	struct scatterlist *sg;
-	int i;
-
-	if (dev != sge_log.dev)
-		return;
-	for_each_sg(sgl, sg, nents, i)
-		sge_log_seen(sg_phys(sg), dir);
-	sge_log_map((struct sge_mapping){ sgl, 0, nents, dir });
-}
-
-static void sge_probe_dma_unmap_sg(void *data, struct device *dev,
-				   struct scatterlist *sgl, int nents,
-				   enum dma_data_direction dir,
-				   unsigned long attrs)
-{
-	if (dev == sge_log.dev)
-		sge_log_unmap((struct sge_mapping){ sgl, 0, nents, dir });
-}
-
-static void sge_log_sync(const struct device *dev, const char *who,
-			 struct sge_mapping sync)
-{
-	if (dev != sge_log.dev)
-		return;
-	sge_log.sync_for = who;
-	sge_log.sync = sync;
-}
-
-static void sge_probe_dma_sync_single_for_cpu(void *data, struct device *dev,
-					      dma_addr_t addr, size_t size,
-					      enum dma_data_direction dir)
-{
-	sge_log_sync(dev, "cpu", (struct sge_mapping){ NULL, addr, size, dir });
-}
-
-static void sge_probe_dma_sync_single_for_device(void *data,
-						 struct device *dev,
-						 dma_addr_t addr, size_t size,
-						 enum dma_data_direction dir)
-{
-	sge_log_sync(dev, "device",
-		     (struct sge_mapping){ NULL, addr, size, dir });
-}
-
-#define SGE_PROBE(event) { .name = #event, .func = sge_probe_##event }
-
-static struct sge_probe {
-	const char *name;
-	void *func;
-	struct tracepoint *tp;
-} sge_probes[] = {
-	SGE_PROBE(dma_map_phys),
-	SGE_PROBE(dma_unmap_phys),
-	SGE_PROBE(dma_map_sg),
-	SGE_PROBE(dma_unmap_sg),
-	SGE_PROBE(dma_sync_single_for_cpu),
-	SGE_PROBE(dma_sync_single_for_device),
-};
-
-/* The tracepoints are not exported: they are found by name, but have types. */
-static void sge_find_tracepoint(struct tracepoint *tp, void *priv)
-{
-	struct sge_probe *probe = priv;
-
-	check_trace_callback_type_dma_map_phys(sge_probe_dma_map_phys);
-	check_trace_callback_type_dma_unmap_phys(sge_probe_dma_unmap_phys);
-	check_trace_callback_type_dma_map_sg(sge_probe_dma_map_sg);
-	check_trace_callback_type_dma_unmap_sg(sge_probe_dma_unmap_sg);
-	check_trace_callback_type_dma_sync_single_for_cpu(sge_probe_dma_sync_single_for_cpu);
-	check_trace_callback_type_dma_sync_single_for_device(sge_probe_dma_sync_single_for_device);
-
-	if (!strcmp(tp->name, probe->name))
-		probe->tp = tp;
-}
-
-static void sge_suite_exit(struct kunit_suite *suite)
-{
-	struct sge_probe *probe;
-
-	for (probe = sge_probes; probe < ARRAY_END(sge_probes); probe++) {
-		if (probe->tp)
-			tracepoint_probe_unregister(probe->tp, probe->func,
-						    NULL);
-		probe->tp = NULL;
-	}
-	tracepoint_synchronize_unregister();
-}
-
-static int sge_suite_init(struct kunit_suite *suite)
-{
-	struct sge_probe *probe;
-	int ret;
-
-	for (probe = sge_probes; probe < ARRAY_END(sge_probes); probe++) {
-		for_each_kernel_tracepoint(sge_find_tracepoint, probe);
-		ret = probe->tp ? tracepoint_probe_register(probe->tp,
-							    probe->func, NULL) :
-				  -ENOENT;
-		if (ret) {
-			probe->tp = NULL;
-			sge_suite_exit(suite);
-			return ret;
-		}
-	}
-	return 0;
-}
-
 /* what the device has to find in an SGE for @off in the test's memory */
 static u64 sge_addr(struct sge_test *t, size_t off)
 {
@@ -284,7 +91,7 @@ static void sge_expect_live(struct kunit *test, int n)
 {
 	struct sge_test *t = test->priv;
 
-	KUNIT_EXPECT_EQ(test, sge_log.nr_live, t->kind == SGE_DMA ? n : 0);
+	KUNIT_EXPECT_EQ(test, dma_log.nr_live, t->kind == SGE_DMA ? n : 0);
 }
 
 static void sge_poison(struct sge_test *t)
@@ -416,8 +223,8 @@ static int sge_init(struct kunit *test)
 	t->phys = page_to_phys(t->pages);
 	test->priv = t;
 
-	memset(&sge_log, 0, sizeof(sge_log));
-	sge_log.dev = t->dev.dma_device;
+	memset(&dma_log, 0, sizeof(dma_log));
+	dma_log.dev = t->dev.dma_device;
 	return 0;
 }
 
@@ -455,15 +262,15 @@ static void sge_exit(struct kunit *test)
 
 	if (!t)
 		return;
-	KUNIT_EXPECT_EQ(test, sge_log.nr_live, 0);
-	KUNIT_EXPECT_EQ(test, sge_log.nr_bad, 0);
-	sge_log.dev = NULL;
+	KUNIT_EXPECT_EQ(test, dma_log.nr_live, 0);
+	KUNIT_EXPECT_EQ(test, dma_log.nr_bad, 0);
+	dma_log.dev = NULL;
 
 	if (t->kind == SGE_DMA && IS_ENABLED(CONFIG_DMA_API_DEBUG)) {
 		sge_set_ranges(t);
-		for (i = 0; i < sge_log.nr_seen; i++)
+		for (i = 0; i < dma_log.nr_seen; i++)
 			KUNIT_EXPECT_FALSE(test,
-					   sge_leaked(test, sge_log.seen[i]));
+					   sge_leaked(test, dma_log.seen[i]));
 	}
 	__free_pages(t->pages, SGE_ORDER);
 }
@@ -482,9 +289,9 @@ static void sge_test_leak(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, rdma_map_sge_page(&t->pd, &sge, t->pages, 0, 64,
 						SGE_DIR), 0);
-	sge_log.dev = NULL;
+	dma_log.dev = NULL;
 	KUNIT_EXPECT_TRUE(test, sge_leaked(test, t->phys));
-	sge_log.dev = t->dev.dma_device;
+	dma_log.dev = t->dev.dma_device;
 	rdma_unmap_sge(&t->dev, &sge, SGE_DIR);
 }
 
@@ -529,7 +336,7 @@ static void sge_test_map(struct kunit *test)
 		DMA_BIDIRECTIONAL, DMA_TO_DEVICE, DMA_FROM_DEVICE,
 	};
 	struct sge_test *t = test->priv;
-	struct sge_mapping want = {};
+	struct dma_log_mapping want = {};
 	int call, i, n;
 
 	for (n = 0; n < SGE_NR_CALLS * ARRAY_SIZE(parts); n++) {
@@ -545,9 +352,9 @@ static void sge_test_map(struct kunit *test)
 		sge_expect(test, t->sges, parts[i].off, want.len);
 		sge_expect_poison(test, 1);
 		sge_expect_live(test, 1);
-		if (sge_log.nr_live)
-			KUNIT_EXPECT_TRUE(test, sge_same(&sge_log.live[0],
-							 &want));
+		if (dma_log.nr_live)
+			KUNIT_EXPECT_TRUE(test,
+					  dma_log_same(&dma_log.live[0], &want));
 		rdma_unmap_sge(&t->dev, t->sges, want.dir);
 		sge_expect_live(test, 0);
 		sge_expect(test, t->sges, parts[i].off, want.len);
@@ -768,14 +575,14 @@ static void sge_expect_sync(struct kunit *test, const char *who, size_t off,
 			    size_t len)
 {
 	struct sge_test *t = test->priv;
-	struct sge_mapping want = {
+	struct dma_log_mapping want = {
 		.addr = sge_addr(t, off), .len = len, .dir = SGE_DIR,
 	};
 
 	if (t->kind != SGE_DMA || !IS_ENABLED(CONFIG_DMA_NEED_SYNC))
 		return;
-	KUNIT_EXPECT_STREQ(test, sge_log.sync_for, who);
-	KUNIT_EXPECT_TRUE(test, sge_same(&sge_log.sync, &want));
+	KUNIT_EXPECT_STREQ(test, dma_log.sync_for, who);
+	KUNIT_EXPECT_TRUE(test, dma_log_same(&dma_log.sync, &want));
 }
 
 /* On a device without DMA there is nothing to see, other than no crash. */
@@ -1062,7 +869,7 @@ static const struct sge_part sge_gaps[] = {
 static void sge_expect_unwound(struct kunit *test, bool bvec, int n)
 {
 	struct sge_test *t = test->priv;
-	int before = sge_log.nr_maps;
+	int before = dma_log.nr_maps;
 
 	sge_poison(t);
 	KUNIT_EXPECT_EQ(test, sge_fill(t, bvec, SGE_MAX), -ENOMEM);
@@ -1070,7 +877,7 @@ static void sge_expect_unwound(struct kunit *test, bool bvec, int n)
 	if (!bvec)
 		n = 0;
 	if (t->kind == SGE_DMA)
-		KUNIT_EXPECT_EQ(test, sge_log.nr_maps, before + n);
+		KUNIT_EXPECT_EQ(test, dma_log.nr_maps, before + n);
 	/* what a bio_vec's SGEs held of the mappings is wiped */
 	KUNIT_EXPECT_NULL(test, memchr_inv(t->sges, 0, n * sizeof(*t->sges)));
 	sge_expect_poison(test, n);
@@ -1586,8 +1393,8 @@ static struct kunit_case sge_cases[] = {
 
 static struct kunit_suite sge_suite = {
 	.name = "rdma_sge",
-	.suite_init = sge_suite_init,
-	.suite_exit = sge_suite_exit,
+	.suite_init = dma_log_suite_init,
+	.suite_exit = dma_log_suite_exit,
 	.init = sge_init,
 	.exit = sge_exit,
 	.test_cases = sge_cases,

@@ -1,0 +1,150 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# mad.sh [rxe] [siw] - management datagrams over a veth pair.
+#
+# RoCE connects by MADs on QP 1, and rping, which lives in user space, maps
+# nothing else by the SGE builder. What it sends is compared.
+#
+# CYCLES=connects, ONLY=tests.
+# shellcheck disable=SC2015,SC2016,SC2317
+
+# shellcheck source=wire.sh
+. "$(dirname "$0")/wire.sh"
+
+CYCLES=${CYCLES:-20}
+LOG=$(mktemp -d)
+
+listening()
+{
+	rdma resource show cm_id link r1 | grep -q LISTEN
+}
+
+# pair SECONDS COMMAND...: on both ends, which have to end well
+pair()
+{
+	local server seconds=$1 status=0
+
+	shift
+	# shellcheck disable=SC2086
+	timeout $((seconds + 10)) "$@" $LISTENER > "$LOG/server" 2>&1 &
+	server=$!
+	wait_for 10 listening || { say "the server does not listen"; return 1; }
+	# shellcheck disable=SC2086
+	timeout "$seconds" "$@" $CALLER > "$LOG/client" 2>&1 || status=1
+	# it listens on if nobody came
+	[ $status = 0 ] || kill $server 2> /dev/null
+	wait $server 2> /dev/null || status=1
+	return $status
+}
+
+# connect [SECONDS]: connects, moves data there and back, disconnects
+connect()
+{
+	LISTENER="-s -a $A1" CALLER="-c -a $A1 -I $A0" \
+		pair "${1:-60}" rping -V -C 5 -S 4096
+}
+
+t_connect()
+{
+	local i before
+
+	before=$(wire_bytes)
+	for ((i = 0; i < CYCLES; i++)); do
+		connect || { say "connect $i: $(tail -n1 "$LOG/client")"; return 1; }
+	done
+	[ $(($(wire_bytes) - before)) -gt $((CYCLES * 5 * 4096)) ] ||
+		{ say "too few bytes on the wire"; return 1; }
+}
+
+# many at a time
+t_crowd()
+{
+	LISTENER='' CALLER="-s $A1 -b $A0" pair 60 ucmatose -c $((5 * CYCLES)) -C 2 ||
+		{ say "$(tail -n1 "$LOG/client")"; return 1; }
+}
+
+# sends that cannot be mapped; the connection manager tries again, or gives up
+t_fail_send()
+{
+	local n good=0 hit=0
+
+	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	# header and payload of a request, a reply, an acknowledgment, ...
+	for n in 0 1 2 3 4 5; do
+		fail_map probability=100 times=1 space="$n" || return 1
+		connect 8 && good=$((good + 1))
+		[ "$(cat $FAIL_MAP/times)" != 0 ] || hit=$((hit + 1))
+	done
+	fail_map
+	say "$hit mappings of 6 failed, $good connects succeeded"
+	[ $hit = 6 ] && connect
+}
+
+# receives that cannot be mapped when the device comes
+t_fail_register()
+{
+	local n
+
+	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	# the last one finds the queue full, and is unmapped
+	for n in 0 1 17 511 512; do
+		rdma link delete r0 || return 1
+		fail_map probability=100 times=1 space="$n" || return 1
+		wire_links "$TYPE" || return 1
+		[ "$(cat $FAIL_MAP/times)" = 0 ] || { say "mapping $n did not fail"; return 1; }
+		fail_map
+		# a port without MADs does not connect
+		! connect 3 || { say "connected with mapping $n failed"; return 1; }
+	done
+	rdma link delete r0 && wire_links "$TYPE" && connect
+}
+
+t_device_gone()
+{
+	local i load
+
+	for i in 1 3 5; do
+		( while connect 5; do :; done ) &
+		load=$!
+		sleep 0.$i
+		rdma link delete r0 || return 1
+		wait $load
+		wire_links "$TYPE" || return 1
+	done
+	connect
+}
+
+cleanup()
+{
+	fail_map 2> /dev/null
+	wire_down
+}
+
+TESTS="connect crowd fail_send fail_register device_gone"
+
+ktap_print_header
+[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
+for tool in rping ucmatose rdma; do
+	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
+done
+[ $# -gt 0 ] || set -- rxe siw
+ONLY=${ONLY:-$TESTS}
+# shellcheck disable=SC2086
+ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
+trap cleanup EXIT
+
+for TYPE; do
+	if [ "$TYPE" = siw ]; then
+		for t in $ONLY; do
+			run "$TYPE $t" skip "iWARP has no MADs"
+		done
+		continue
+	fi
+	wire_up "$TYPE" || ktap_exit_fail_msg "no $TYPE"
+	for t in $ONLY; do
+		run "$TYPE $t" "t_$t"
+	done
+	cleanup
+done
+ktap_finished
