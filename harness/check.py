@@ -43,6 +43,12 @@ ENV = os.environ | {
 TTY = sys.stdout.isatty()
 
 
+def configuration():
+    """What the kernels of ARCH are made from; the i386 one is for tests only."""
+    return [f.read_text() for f in sorted((HARNESS / "configs").iterdir())
+            if f.stem not in ("guest-i386", "highmem")]
+
+
 class Problem(Exception):
     """Stops a step, or outside of one the run, with one line."""
 
@@ -360,7 +366,7 @@ def sparse(series, progress):
         raise Skip("no C file touched")
     checker += " -fmax-warnings=unlimited"
     version = must(["sha256sum", checker.split()[0]], TOP)
-    config = digest(*[f.read_text() for f in sorted((HARNESS / "configs").iterdir())])
+    config = digest(*configuration())
 
     def look(tree, commit):
         objects = [o for o in wanted if (tree / (o[:-1] + "c")).is_file()]
@@ -458,8 +464,7 @@ def coccicheck(series, progress):
 def builds(series, progress):
     if not series.commits:
         raise Skip("no commit")
-    config = digest(*[f.read_text() for f in sorted((HARNESS / "configs").iterdir())],
-                    must(["gcc", "--version"], TOP))
+    config = digest(*configuration(), must(["gcc", "--version"], TOP))
     problems, built = [], 0
     for number, commit in enumerate(series.commits, 1):
         mark = series.state / "built" / digest(series.git("rev-parse", commit + "^{tree}"), config)
@@ -501,7 +506,20 @@ def build(series, tree, commit, progress):
             missing = sorted(uncompiled(out) & set(targets))
             return (f"{missing[0][:-1]}c is compiled by neither configuration" if missing
                     else first_error(out)), log
+    if any(f.startswith(("drivers/", "include/", "net/")) for f in files):
+        error, out = boot(series, tree, progress)
+        return error, log + out
     return "", log
+
+
+def boot(series, tree, progress):
+    """What is wrong with the kernel in a guest (or nothing), and its output."""
+    status, log = run([HARNESS / "guest.py", "--tree", tree, "--timeout", "120", "uml",
+                       HARNESS / "boot.sh", series.tree], TOP, progress)
+    if not status:
+        return "", ""
+    last = [line for line in log.splitlines() if line.startswith("harness: ")][-1:]
+    return f"in the guest: {last[0][9:] if last else 'status ' + str(status)}", log
 
 
 STEPS = {"scripts": scripts, "checkpatch": checkpatch, "kernel-doc": kernel_doc,

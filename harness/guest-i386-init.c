@@ -109,6 +109,7 @@ int main(int argc, char **argv)
 		die("debugfs");
 	if (!strcmp(test, "kunit")) {
 		run("/sge_kunit.ko", "", "/debug/kunit/rdma_sge/results");
+		run("/rw_kunit.ko", "", "/debug/kunit/rdma_rw/results");
 	} else {
 		link_add(test);
 		run("/rdma_loop.ko", LOOP_PARAMS,

@@ -35,6 +35,7 @@ nod /dev/ttyS1 0600 0 0 c 4 65
 dir /debug 0755 0 0
 file /init {out}/guest-init 0755 0 0
 file /sge_kunit.ko {out}/drivers/infiniband/core/tests/sge_kunit.ko 0644 0 0
+file /rw_kunit.ko {out}/drivers/infiniband/core/tests/rw_kunit.ko 0644 0 0
 file /rdma_loop.ko {out}/drivers/infiniband/core/tests/rdma_loop.ko 0644 0 0
 """
 

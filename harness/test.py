@@ -20,6 +20,7 @@ import demo
 import guest
 import kernel
 import ktap
+import userland
 
 KUNIT = """
 # for the tests that count to the one that fails
@@ -94,6 +95,11 @@ GUEST_TESTS = {
                                 'ONLY="connect verify_small verify disconnect cycle"')),
         ("mad", 900, selftest("mad", "rxe", "CYCLES=5")),
     ],
+    # userland.py, on the UML kernels of stock and series
+    "stock": [
+        ("userland-rxe", 1300, "rxe"),
+        ("userland-siw", 1300, "siw"),
+    ],
     # highmem; what guest-i386-init.c is to run
     "i386": [
         ("kunit", 300, "kunit"),
@@ -102,8 +108,8 @@ GUEST_TESTS = {
     ],
 }
 
-# a guest keeps about one CPU busy
-WORKERS = 2
+# a guest keeps about one CPU busy, apart from when it waits for something to time out
+WORKERS = 3
 
 print_lock = threading.Lock()
 
@@ -112,7 +118,7 @@ class Totals:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
 
-    def add(self, name, passed, failed, skipped, seconds):
+    def add(self, name, passed, failed, skipped, seconds, notes=()):
         """Counts; FAILED and SKIPPED are lists of names."""
         with print_lock:
             self.passed += passed
@@ -120,11 +126,26 @@ class Totals:
             self.skipped += len(skipped)
             print(f"{name}: {passed} passed, {len(failed)} failed, {len(skipped)} skipped"
                   f" ({seconds:.0f} s)")
+            for what in notes:
+                print(f"  {what}")
             for what in failed:
                 print(f"  FAILED {what}")
-            for what in skipped:
+            for what in by_reason(skipped):
                 print(f"  skipped {what}")
             sys.stdout.flush()
+
+
+def by_reason(skipped):
+    """One line for each; more of one reason are told together."""
+    reasons = {}
+    for what in skipped:
+        name, _, reason = what.partition(" (")
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        if len(names) < 4:
+            yield from (f"{name} ({reason}" if reason else name for name in names)
+        else:
+            yield f"{len(names)}: ({reason or 'no reason)'} {', '.join(names)}"
 
 
 def harness_tests(totals):
@@ -182,11 +203,19 @@ def demo_test(kern, totals):
                time.monotonic() - start)
 
 
+def userland_test(device, totals):
+    """User space that is not ours: what passes on stock has to pass here."""
+    start = time.monotonic()
+    passed, skipped, lines, worse = userland.both(*userland.kernels(), device)
+    totals.add(f"userland on {device} in uml", passed, worse, skipped,
+               time.monotonic() - start, lines)
+
+
 def build(kinds, totals, jobs):
     """One kernel at a time; what needs it is queued when it is there."""
     for kind in kinds:
         try:
-            kern = kernel.Kernel(kind)
+            kern = userland.kernels()[0] if kind == "stock" else kernel.Kernel(kind)
             kern.build()
         except SystemExit as error:
             totals.add(f"kernel for {kind}", 0, [str(error)], [], 0)
@@ -194,6 +223,9 @@ def build(kinds, totals, jobs):
         for name, timeout, script in kinds[kind]:
             if name == "demo":
                 jobs.put((0, name, lambda kern=kern: demo_test(kern, totals)))
+            elif kind == "stock":
+                jobs.put((-timeout, name,
+                          lambda device=script: userland_test(device, totals)))
             else:
                 # the longest first, or the last one runs alone
                 jobs.put((-timeout, f"{kind}-{name}",

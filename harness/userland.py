@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """User space that is not ours, on stock Linux and on the series.
 
-    userland.py [rxe|siw ...]
+    userland.py [--kind uml|x86] [rxe|siw ...]
 
-rdma-core's own tests, rping and perftest run in one UML guest on each kernel.
+rdma-core's own tests, rping and perftest run in one guest on each kernel.
 What passes on stock has to pass on the series, and what runs there has to run;
 each difference is printed, and makes the exit status 1. So does a test of
 user_sge.py that does not pass on the series, whatever stock does.
@@ -61,8 +61,9 @@ def suite():
 
 class Run:
     """Results of one guest: {test: passed, failed or skipped}."""
-    def __init__(self, results, splats=(), problem=None):
+    def __init__(self, results, splats=(), problem=None, skipped=()):
         self.results = results
+        self.skipped = list(skipped)    # with the reasons
         self.splats = dict(splats)      # {test or None: its first splat}
         self.problem = problem          # why it is not complete
 
@@ -81,7 +82,8 @@ def run(kern, device):
     problem = done.why
     if not problem and tests.incomplete:
         problem = "did not finish"
-    return Run(results, guest.splats_by_test(done.dmesg), problem and f"{problem} (see {out})")
+    return Run(results, guest.splats_by_test(done.dmesg), problem and f"{problem} (see {out})",
+               tests.skipped)
 
 
 def differences(stock, ours):
@@ -127,26 +129,32 @@ def count(run):
 
 
 def both(stock, ours, device):
-    """The kernels one after the other: (passed on both, notes, differences)."""
+    """The kernels one after the other: (passed on both, skipped, notes, differences)."""
     runs = run(stock, device), run(ours, device)
     passed = sum(got == "passed" == runs[1].results.get(test)
                  for test, got in runs[0].results.items())
     lines = [f"stock: {count(runs[0])}; series: {count(runs[1])}"]
-    return passed, lines + notes(*runs), differences(*runs)
+    return passed, runs[1].skipped, lines + notes(*runs), differences(*runs)
+
+
+def kernels(kind="uml"):
+    """Stock and series."""
+    return [kernel.Kernel(kind, tree) for tree in (demo.stock_tree(), None)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("devices", nargs="*", default=["rxe", "siw"])
+    parser.add_argument("--kind", choices=["uml", "x86"], default="uml")
     args = parser.parse_args()
-    kernels = [kernel.Kernel("uml", tree) for tree in (demo.stock_tree(), None)]
-    for kern in kernels:
+    both_kernels = kernels(args.kind)
+    for kern in both_kernels:
         kern.build()
     bad = False
     for device in args.devices:
         start = time.monotonic()
-        _, lines, worse = both(*kernels, device)
+        _, _, lines, worse = both(*both_kernels, device)
         print(f"{device} ({time.monotonic() - start:.0f} s)")
         print("".join(f"  {line}\n" for line in lines) +
               f"  differences from stock: {len(worse) or 'none'}")

@@ -30,7 +30,7 @@ listening()
 # pair SERVER CLIENT: both have to end well, and all messages to cross the wire
 pair()
 {
-	local before bytes server status=0
+	local before bytes server try status=0
 
 	before=$(crossed)
 	wait_for "$PATIENCE" eval ! listening || { say "somebody listens already"; return 1; }
@@ -38,11 +38,17 @@ pair()
 	timeout -k 5 $((PATIENCE * 2)) $1 > $LOG.server 2>&1 &
 	server=$!
 	if wait_for "$PATIENCE" listening; then
-		# an rdma_cm ID says so a moment before it does
-		sleep 0.5
-		printf '\n$ %s\n' "$2" >> $LOG
-		# shellcheck disable=SC2086
-		timeout -k 5 "$PATIENCE" $2 >> $LOG 2>&1 || { status=$?; say "client: status $status"; }
+		# an rdma_cm ID says that it listens a moment before it does
+		for try in 1 2 3 4 5; do
+			# shellcheck disable=SC2086
+			timeout -k 5 "$PATIENCE" $2 > $LOG.client 2>&1
+			status=$?
+			printf '\n$ %s\n' "$2" | cat - $LOG.client >> $LOG
+			[ $status != 0 ] || break
+			grep -qE "REJECTED.*error[:,]* (8|-111)\b" $LOG.client || break
+			sleep $try
+		done
+		[ $status = 0 ] || say "client: status $status"
 	else
 		status=1
 		say "the server does not listen"

@@ -127,6 +127,7 @@ class Toy(unittest.TestCase):
         self.tree = self.top / "build/linux"
         self.write(self.top, {"harness/kernel.py": KERNEL, "harness/configs/x.config": "X=y\n",
                               "harness/sparse": "#!/bin/sh\necho /bin/true\n",
+                              "harness/guest.py": "#!/bin/sh\n",
                               ".gitignore": "build/\n", "patches/series": ""})
         shutil.copy(HARNESS / "check.py", self.top / "harness")
         self.git("init", "-q", cwd=self.top)
@@ -298,6 +299,17 @@ class Toy(unittest.TestCase):
         self.commit("one", {"hw/b.c": "int b2;\n"})
         self.commit("two", {"Kconfig": "odd\n", "odd/c.c": "int c2;\n"})
         self.check("builds", status=0)
+
+    def test_boots_what_touches_a_driver(self):
+        self.write(self.top, {"harness/guest.py": "#!/bin/sh\n"
+                              "grep -q 'int b2' $2/drivers/d.c || exit 0\n"
+                              "echo harness: splat: oops; exit 1\n"})
+        self.commit("one", {"drivers/d.c": "int b;\n"})
+        self.commit("two", {"drivers/d.c": "int b2;\n"})
+        self.commit("three", {"core/a.c": "int a2;\n"})
+        out = self.check("builds", status=1)
+        self.assertIn("two: in the guest: splat: oops", out)
+        self.assertEqual(out.count("in the guest"), 1)
 
     def test_builds_want_werror(self):
         self.write(self.top, {"harness/kernel.py": KERNEL.replace("WERROR=y", "WERROR=n")})
