@@ -131,7 +131,8 @@ def prepare(kern, out, script, timeout, env):
 
 def boot(kern, out, timeout, memory, append, echo):
     """One boot; returns (script's output, why it ended early or None)."""
-    argv = command(kern, out, memory, append)
+    # whatever ends us ends the guest, too
+    argv = ["setpriv", "--pdeathsig", "KILL", *command(kern, out, memory, append)]
     console = open(out / "console", "wb")
     uml = kern.kind == "uml"
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True,

@@ -74,7 +74,7 @@ export ONLY="connect verify_small fail_connect disconnect" SIZE=64K FAIL_AT="1 2
 "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" rxe
 """
 
-# kind: (name, time limit in seconds, script)
+# kind: (name, time limit in seconds, script, more of the kernel's command line)
 GUEST_TESTS = {
     "uml": [
         ("kunit", 120, KUNIT),
@@ -83,7 +83,11 @@ GUEST_TESTS = {
         ("nvme-rxe", 1200, selftest("nvme", "rxe", "SIZE=8M CYCLES=10")),
         ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=8M CYCLES=10")),
         ("mad", 300, selftest("mad", "rxe siw")),
-        ("leak", 900, LEAK.format(rxe=loop("rxe"), siw=loop("siw"))),
+        # MRs where SGEs would do
+        ("nvme-mr", 300, selftest("nvme", "rxe siw", "SIZE=4M "
+                                  'ONLY="connect verify_small verify disconnect"'),
+         "ib_core.force_mr=1"),
+        ("leak", 900, LEAK.format(rxe=loop("rxe"), siw=loop("siw")), "kmemleak=on", "ncpus=1"),
     ],
     "x86": [
         ("kunit", 300, KUNIT),
@@ -145,7 +149,7 @@ def by_reason(skipped):
         if len(names) < 4:
             yield from (f"{name} ({reason}" if reason else name for name in names)
         else:
-            yield f"{len(names)}: ({reason or 'no reason)'} {', '.join(names)}"
+            yield f"{len(names)}: {', '.join(names[:3])}, ... ({reason or 'no reason)'}"
 
 
 def harness_tests(totals):
@@ -159,14 +163,12 @@ def harness_tests(totals):
                time.monotonic() - start)
 
 
-def guest_test(kern, name, timeout, script, totals):
+def guest_test(totals, kern, name, timeout, script, *append):
     start = time.monotonic()
     full = f"{name} in {kern.kind}"
     out = guest.scratch() / f"{kern.kind}-{name}"
-    leak = name == "leak"
-    result = guest.run(kern, script, timeout=timeout, out=out,
-                       env={"GUEST_KMEMLEAK": 1} if leak else {},
-                       append=["kmemleak=on", "ncpus=1"] if leak else [])
+    result = guest.run(kern, script, timeout=timeout, out=out, append=append,
+                       env={"GUEST_KMEMLEAK": 1} if "kmemleak=on" in append else {})
     tests = ktap.parse(result.output)
     passed, failed = list(tests.passed), list(tests.failed)
     if result.status is None:
@@ -220,7 +222,7 @@ def build(kinds, totals, jobs):
         except SystemExit as error:
             totals.add(f"kernel for {kind}", 0, [str(error)], [], 0)
             continue
-        for name, timeout, script in kinds[kind]:
+        for name, timeout, script, *append in kinds[kind]:
             if name == "demo":
                 jobs.put((0, name, lambda kern=kern: demo_test(kern, totals)))
             elif kind == "stock":
@@ -229,7 +231,8 @@ def build(kinds, totals, jobs):
             else:
                 # the longest first, or the last one runs alone
                 jobs.put((-timeout, f"{kind}-{name}",
-                          lambda args=(kern, name, timeout, script): guest_test(*args, totals)))
+                          lambda args=(kern, name, timeout, script, *append):
+                          guest_test(totals, *args)))
     for _ in range(WORKERS):
         jobs.put((1, "end", None))
 
