@@ -6,12 +6,12 @@
 
 Parts: builder rxe siw nvme-rxe nvme-siw sizes; all of them unless told otherwise.
 
-Both kernels are built from one configuration without debug options, and their
-guests run in turn (stock, series, stock, ...) on this machine. CPU time is what the
-host counts for the guest's processes, from the moment that the guest says it begins
-to the moment that it says it is done; so booting and connecting is not in it. Only
-the ratios mean something on a shared machine. The builder is measured against the
-code that it replaces in the series' guest, by its clock.
+Both kernels are built from one configuration without debug options, and boot side by
+side. Then they take turns (stock, series, stock, ...): one does a load, and what the
+host counts as CPU time of its processes meanwhile is what the load costs; the other
+waits. Booting and connecting is not in it. Only the ratios mean something on a shared
+machine. The builder is measured against the code that it replaces in the series'
+guest, by its clock.
 
 The table goes to out/bench.txt, too, and with --keep to harness/bench/results.txt.
 --profile samples the guests by perf (Debian: linux-perf), tells where the time
@@ -23,12 +23,14 @@ import collections
 import os
 import pathlib
 import platform
+import queue
 import re
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import demo
@@ -38,70 +40,86 @@ import kernel
 SOURCE = guest.HARNESS / "bench"
 BUILT = kernel.TOP / "build/bench"
 PARTS = ["builder", "rxe", "siw", "nvme-rxe", "nvme-siw", "sizes"]
-BLOCKS = 10
+# how often the guests of a pair take turns with each load
+ROUNDS = 5
 # with two, a host that takes one away while it holds a lock lets the other spin
 ONE_CPU = "ncpus=1"
 
 # name, what rdma_bench.c calls it, bytes, {device: how many}, how many at a time
 RDMA_LOADS = [
-    ("SEND 64 B", "send", 64, {"rxe": 50000, "siw": 100000}, 32),
-    ("READ 4 KiB", "read", 4096, {"rxe": 40000, "siw": 30000}, 16),
-    ("READ 64 KiB", "read", 65536, {"rxe": 4000, "siw": 7000}, 8),
-    ("READ 1 MiB", "read", 1048576, {"rxe": 250, "siw": 600}, 4),
-    ("WRITE 4 KiB", "write", 4096, {"rxe": 40000, "siw": 100000}, 16),
-    ("WRITE 64 KiB", "write", 65536, {"rxe": 4000, "siw": 15000}, 8),
-    ("WRITE 1 MiB", "write", 1048576, {"rxe": 250, "siw": 1200}, 4),
+    ("SEND 64 B", "send", 64, {"rxe": 12000, "siw": 18000}, 32),
+    ("READ 4 KiB", "read", 4096, {"rxe": 8000, "siw": 9000}, 16),
+    ("READ 64 KiB", "read", 65536, {"rxe": 800, "siw": 1800}, 8),
+    ("READ 1 MiB", "read", 1048576, {"rxe": 50, "siw": 120}, 4),
+    ("WRITE 4 KiB", "write", 4096, {"rxe": 8000, "siw": 20000}, 16),
+    ("WRITE 64 KiB", "write", 65536, {"rxe": 800, "siw": 3500}, 8),
+    ("WRITE 1 MiB", "write", 1048576, {"rxe": 50, "siw": 240}, 4),
 ]
 
 # name, fio's --rw, KiB, {device: how many}
 START_OF_FIO = ("fio alone", "randread", 4, {"rxe": 1, "siw": 1})
 NVME_LOADS = [
     START_OF_FIO,
-    ("4 KiB random reads", "randread", 4, {"rxe": 10000, "siw": 10000}),
-    ("128 KiB writes", "write", 128, {"rxe": 1200, "siw": 1200}),
+    ("4 KiB random reads", "randread", 4, {"rxe": 3000, "siw": 4000}),
+    ("128 KiB writes", "write", 128, {"rxe": 400, "siw": 700}),
 ]
 
 SCRIPT = """
-tests=$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma
-fail() { echo "bench failed: $*"; exit 1; }
-builder() {
-	insmod "$BENCH_MODULES/sge_bench.ko" || fail sge_bench
-	for ((i = 0; i < $1; i++)); do
-		sed 's/^/bench block /' /sys/kernel/debug/sge_bench || fail sge_bench
+export tests=$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma
+mkfifo /tmp/never
+fail() {
+	echo "bench failed: $*"
+	exit 1
+}
+# turn NAME COMMAND...: when the host says so. A process that sleeps would cost more.
+turn() {
+	local name=$1
+
+	shift
+	echo "bench ready $name"
+	until [ -e "/run/out/go.$name" ]; do
+		[ ! -e /run/out/stop ] || exit 1
+		read -r -t 0.05 <>/tmp/never
 	done
-	rmmod sge_bench
+	"$@" || fail "$name"
+	echo "bench done $name"
+}
+export -f fail turn
+builder() {
+	for _ in {1..16}; do
+		sed 's/^/bench block /' /sys/kernel/debug/sge_bench || return
+	done
 }
 connect() {
 	. "$tests/wire.sh"
 	wire_up "$1" && insmod "$BENCH_MODULES/rdma_bench.ko" src=$A0 dst=$A1 ||
 		fail "no connection over $1"
-	cp /proc/kallsyms /run/out/kallsyms
+	cat /proc/kallsyms >/run/out/kallsyms
 }
 move() {
-	echo "bench begin $1"
-	echo "$2" >/sys/kernel/debug/rdma_bench/run || fail "$1"
-	echo "bench end $1"
+	echo "$*" >/sys/kernel/debug/rdma_bench/run
 }
 disconnect() {
 	rmmod rdma_bench
 	wire_down
-}
-nvme() {
-	echo "bench fio $2"
-	ONLY="connect fio disconnect" FIO=$3 "$tests/nvme.sh" "$1" || fail "$2 over $1"
 }
 """
 
 # what a request is made of: its file, for the includes, and the structures
 STRUCTS = [
     ("drivers/infiniband/core/rw.c", ["rdma_rw_ctx", "rdma_rw_reg_ctx"]),
+    ("drivers/infiniband/core/mad.c", ["ib_mad_private", "ib_mad_send_wr_private"]),
     ("drivers/infiniband/sw/rxe/rxe_verbs.c", ["rxe_send_wqe", "rxe_recv_wqe"]),
     ("drivers/infiniband/sw/siw/siw_verbs.c", ["siw_sqe", "siw_rqe", "siw_wqe",
                                                "siw_iwarp_tx"]),
     ("drivers/infiniband/sw/rdmavt/qp.c", ["rvt_swqe", "rvt_rwqe", "rvt_sge",
                                           "rvt_sge_state"]),
+    ("drivers/infiniband/ulp/iser/iser_memory.c", ["iser_tx_desc", "iser_rx_desc",
+                                                   "iscsi_iser_task"]),
+    ("drivers/infiniband/ulp/isert/ib_isert.c", ["iser_tx_desc", "iser_rx_desc", "isert_cmd"]),
     ("drivers/nvme/host/rdma.c", ["nvme_rdma_request", "nvme_rdma_qe"]),
     ("drivers/nvme/target/rdma.c", ["nvmet_rdma_cmd", "nvmet_rdma_rsp"]),
+    ("net/rds/ib_send.c", ["rds_ib_send_work", "rds_ib_recv_work"]),
 ]
 # what is built of a folder, or of one file
 OBJECTS = [
@@ -110,135 +128,202 @@ OBJECTS = [
     "drivers/infiniband/sw/rxe/",
     "drivers/infiniband/sw/siw/",
     "drivers/infiniband/sw/rdmavt/",
+    "drivers/infiniband/ulp/iser/",
+    "drivers/infiniband/ulp/isert/",
     "drivers/nvme/host/rdma.c",
     "drivers/nvme/target/rdma.c",
+    "net/rds/",
 ]
 
 
 # --- what the guests are made to do ---
 
-def script(parts, builder):
+def part_loads(part):
+    """[(load, count, the guest's command)]"""
+    device = part.split("-")[-1]
+    if part in ("rxe", "siw"):
+        return [(name, count[device], f"turn {{}} move {what} {size} {count[device]} {depth}")
+                for name, what, size, count, depth in RDMA_LOADS]
+    if part.startswith("nvme-"):
+        return [(name, count[device],
+                 f"FIO='--rw={rw} --bs={kib}k --size=64M --io_size={kib * count[device]}k' "
+                 "turn {} t_fio")
+                for name, rw, kib, count in NVME_LOADS]
+    return [("builder", 1, "turn {} builder")] if part == "builder" else []
+
+
+def steps(parts):
+    """[(part, load, name of the turn, the guest's command)]; the series alone has a builder."""
+    return [(part, load, f"{part}.{i}.{turn}", command.format(f"{part}.{i}.{turn}"))
+            for part in parts for turn in range(ROUNDS)
+            for i, (load, _, command) in enumerate(part_loads(part))]
+
+
+def script(parts):
     lines = [SCRIPT]
-    if builder:
-        lines.append(f"builder {BLOCKS}")
-    for device in ("rxe", "siw"):
-        if device in parts:
-            lines += ["(", f"connect {device}"]
-            lines += [f"move '{device} {name}' '{what} {size} {count[device]} {depth}'"
-                      for name, what, size, count, depth in RDMA_LOADS]
-            lines += ["disconnect", ") || exit"]
-        if f"nvme-{device}" in parts:
-            lines += [f"nvme {device} '{name}' '--rw={rw} --bs={kib}k --size=64M "
-                      f"--io_size={kib * count[device]}k'"
-                      for name, rw, kib, count in NVME_LOADS]
+    for part in parts:
+        device = part.split("-")[-1]
+        turns = [command for where, _, _, command in steps([part])]
+        if part == "builder":
+            lines += ['insmod "$BENCH_MODULES/sge_bench.ko" || fail sge_bench', *turns,
+                      "rmmod sge_bench"]
+        elif part in ("rxe", "siw"):
+            lines += ["(", f"connect {device}", *turns, "disconnect", ") || exit"]
+        elif turns:
+            # one of the tests of nvme.sh, for once
+            lines += ["t_bench() {", *turns, "}", "export -f t_bench",
+                      f'ONLY="connect bench disconnect" "$tests/nvme.sh" {device} ||',
+                      f"\tfail {part}"]
     return "\n".join(lines) + "\n"
 
 
-def guest_processes():
-    """[(pid, CPU seconds)] of the guests that run; of children that have ended, too."""
-    found = []
+def processes():
+    """[(pid, parent, session, CPU seconds of children that have ended)]"""
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        parent, session = int(fields[1]), int(fields[3])
-        ticks = sum(int(field) for field in fields[11:15])
-        found.append((int(stat.parent.name), parent, session, ticks))
-    ours = {pid for pid, parent, session, _ in found
-            if parent == os.getpid() and session == pid}
-    return [(pid, ticks / os.sysconf("SC_CLK_TCK"))
-            for pid, _, session, ticks in found if session in ours]
+        yield (int(stat.parent.name), int(fields[1]), int(fields[3]),
+               (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK"))
 
 
-class Watch:
-    """Follows what a guest says, and notes the CPU time that each load took."""
-    def __init__(self, profile=None):
-        self.seconds = {}
-        self.blocks = []
+def cpu_of(pid):
+    """Its CPU seconds, to the nanosecond."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0
+
+
+class BenchError(Exception):
+    pass
+
+
+class Guest:
+    """A guest that waits for its turns."""
+    def __init__(self, name, kern, parts):
+        self.name = name
+        self.out = guest.scratch() / f"bench-{name}"
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        self.said = queue.Queue()
         self.last = ""
-        self.load = None
-        self.start = 0
-        self.profile = profile
+        self.blocks = []
+        self.seconds = collections.defaultdict(list)
+        self.result = None
+        parts = [part for part in parts if part != "builder" or name == "series"]
+        self.thread = threading.Thread(target=self.run, args=(kern, script(parts)))
+        self.thread.start()
 
-    def begin(self):
-        if self.profile:
-            self.profile.begin(self.load)
-        self.start = sum(cpu for _, cpu in guest_processes())
+    def run(self, kern, text):
+        self.result = guest.run(kern, text, timeout=1200, out=self.out,
+                                env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux",
+                                     "BENCH_MODULES": BUILT / self.name},
+                                append=[ONE_CPU], echo=self.hear)
+        self.said.put(None)
 
-    def end(self):
-        self.seconds[self.load] = sum(cpu for _, cpu in guest_processes()) - self.start
-        if self.profile:
-            self.profile.end()
-
-    def __call__(self, line):
+    def hear(self, line):
         words = line.split()
-        if words[:2] == ["bench", "begin"]:
-            self.load = (words[2], " ".join(words[3:]))
-            self.begin()
-        elif words[:2] == ["bench", "end"]:
-            self.end()
-        elif words[:2] == ["bench", "fio"]:
-            self.load = " ".join(words[2:])
-        elif words[:1] == ["ok"] and words[3:] == ["connect"]:
-            self.load = (f"nvme-{words[2]}", self.load)
-            self.begin()
-        elif words[:1] == ["ok"] and words[3:] == ["fio"]:
-            self.end()
-        elif words[:2] == ["bench", "block"]:
+        if words[:2] == ["bench", "block"]:
             self.blocks.append((words[2], words[3], int(words[4]), int(words[5])))
+        elif words[:1] == ["bench"] and words[1] in ("ready", "done"):
+            self.said.put(tuple(words[1:]))
         if line.strip():
             self.last = line.strip()
 
+    def expect(self, *what):
+        try:
+            said = self.said.get(timeout=300)
+        except queue.Empty:
+            said = None
+        if said != what:
+            raise BenchError(f"{self.name}: {self.problem() or self.last} (see {self.out})")
 
-def run_guest(name, kern, parts, profile=None):
-    """One guest; returns its Watch."""
-    watch = Watch(profile)
-    result = guest.run(kern, script(parts, "builder" in parts and name == "series"),
-                       timeout=900, out=guest.scratch() / f"bench-{name}",
-                       env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux",
-                            "BENCH_MODULES": BUILT / name},
-                       append=[ONE_CPU], echo=watch)
-    if result.problem or result.status:
-        kernel.die(f"bench: {name}: {result.problem or watch.last} (see {result.out})")
-    return watch
+    def problem(self):
+        return self.result and self.result.problem
+
+    def leader(self):
+        return next(pid for pid, parent, session, _ in processes()
+                    if parent == os.getpid() and session == pid and
+                    f"GUEST_DIR={self.out}" in
+                    pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0"))
+
+    def cpu(self, leader):
+        """CPU seconds of the guest: the kernel is the leader, its user space are children."""
+        found = [(pid, ended) for pid, _, session, ended in processes() if session == leader]
+        return sum(cpu_of(pid) + ended for pid, ended in found)
+
+    def turn(self, key, name, watch=None):
+        """Does what is called NAME, of which it said that it is ready."""
+        leader = self.leader()
+        if watch:
+            watch.begin(leader)
+        before = self.cpu(leader)
+        (self.out / f"go.{name}").touch()
+        self.expect("done", name)
+        self.seconds[key].append(self.cpu(leader) - before)
+        if watch:
+            watch.end(key)
+
+    def stop(self):
+        (self.out / "stop").touch()
+        self.thread.join()
+
+
+def run_pair(kernels, parts, watches=None):
+    """{name: Guest}, when both have done everything."""
+    guests = {name: Guest(name, kern, parts) for name, kern in kernels.items()}
+    try:
+        for part, load, name, _ in steps(parts):
+            who = [one for one in guests.values() if part != "builder" or one.name == "series"]
+            for one in who:
+                one.expect("ready", name)
+            for one in who:
+                one.turn((part, load), name, watches and watches[one.name])
+        for one in guests.values():
+            one.thread.join()
+            if one.result.problem or one.result.status:
+                raise BenchError(f"{one.name}: {one.problem() or one.last} (see {one.out})")
+    except BenchError as error:
+        kernel.die(f"bench: {error}")
+    finally:
+        for one in guests.values():
+            one.stop()
+    return guests
+
+
+def make(kern, *args):
+    done = kern.make(*args, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = done.stdout.splitlines() or ["?"]
+        errors = [line for line in lines if "error" in line.lower()]
+        kernel.die(f"bench: {kern.tree.name} does not build: {(errors or lines)[0]}")
 
 
 def build_modules(name, kern):
     out = BUILT / name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    done = kern.make(f"M={SOURCE}", f"MO={out}", "modules", text=True,
-                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        errors = [line for line in done.stdout.splitlines() if "error" in line.lower()]
-        kernel.die(f"bench: the modules do not build for {name}: "
-                   f"{(errors or done.stdout.splitlines() or ['?'])[0]}")
+    make(kern, f"M={SOURCE}", f"MO={out}", "modules")
 
 
 # --- numbers ---
 
-def ratio(stock, series):
-    """(median of the pairs' ratios, least, greatest)"""
-    ratios = [b / a for a, b in zip(stock, series)]
-    return statistics.median(ratios), min(ratios), max(ratios)
+def costs(run, part, load, count):
+    """us for each operation, round by round; of fio without its start."""
+    start = 0
+    if part.startswith("nvme-"):
+        start = statistics.median(run.seconds[part, START_OF_FIO[0]])
+    return [(spent - start) / count * 1e6 for spent in run.seconds[part, load]]
 
 
-def costs(runs, part, load, count):
-    """us for each operation, run by run; of fio without its start."""
-    values = []
-    for run in runs:
-        spent = run.seconds[part, load]
-        if part.startswith("nvme"):
-            spent -= run.seconds[part, START_OF_FIO[0]]
-        values.append(spent / count * 1e6)
-    return values
-
-
-def row(name, stock, series, digits=1):
-    mid, low, high = ratio(stock, series)
-    return (name, f"{statistics.median(stock):.{digits}f}",
-            f"{statistics.median(series):.{digits}f}", f"{mid:.2f}", f"{low:.2f}-{high:.2f}")
+def row(name, one, other, digits=1):
+    """Of [[round's cost]] for each pair; what counts of a pair is the median."""
+    pairs = [statistics.median(b / a for a, b in zip(*rounds)) for rounds in zip(one, other)]
+    return (name, *(f"{statistics.median(map(statistics.median, cost)):.{digits}f}"
+                    for cost in (one, other)),
+            f"{statistics.median(pairs):.2f}", f"{min(pairs):.2f}-{max(pairs):.2f}")
 
 
 def table(title, columns, rows):
@@ -251,21 +336,16 @@ def table(title, columns, rows):
 
 
 def builder_table(runs):
-    """A guest's ratio is the median of its blocks."""
     names = {"software": "software device", "direct": "direct mapping",
              "single": "one SGE", "list": "64-entry scatterlist"}
-    hand, ours = collections.defaultdict(list), collections.defaultdict(list)
     rows = []
-    for run in runs:
-        blocks = collections.defaultdict(list)
-        for device, what, one, other in run.blocks:
-            blocks[device, what].append((one / 1000, other / 1000))
-        for key, pairs in blocks.items():
-            median = statistics.median(b / a for a, b in pairs)
-            hand[key].append(statistics.median(a for a, _ in pairs))
-            ours[key].append(hand[key][-1] * median)
-    for key in sorted(hand, reverse=True):
-        rows.append(row(f"{names[key[0]]}, {names[key[1]]}", hand[key], ours[key]))
+    for device in ("software", "direct"):
+        for what in ("single", "list"):
+            blocks = [[block for block in run.blocks if block[:2] == (device, what)]
+                      for run in runs]
+            rows.append(row(f"{names[device]}, {names[what]}",
+                            *([[block[i] / 1000 for block in of_run] for of_run in blocks]
+                              for i in (2, 3))))
     return table("ns for map, fill, unmap", ("by hand", "builder", "ratio", "range"), rows)
 
 
@@ -274,48 +354,50 @@ def load_tables(stock, series, parts):
     titles = {"rxe": "rxe, in the kernel", "siw": "siw, in the kernel",
               "nvme-rxe": "NVMe-oF over rxe", "nvme-siw": "NVMe-oF over siw"}
     for part in parts:
-        device = part.split("-")[-1]
-        if part in ("rxe", "siw"):
-            loads = [(load[0], load[3][device]) for load in RDMA_LOADS]
-        elif part.startswith("nvme-"):
-            loads = [(load[0], load[3][device]) for load in NVME_LOADS
-                     if load is not START_OF_FIO]
-        else:
-            continue
-        rows = [row(name, costs(stock, part, name, count), costs(series, part, name, count))
-                for name, count in loads]
-        lines += table(f"{titles[part]}: us of CPU", ("stock", "series", "ratio", "range"), rows)
+        if part in titles:
+            rows = [row(load, *([costs(run, part, load, count) for run in runs]
+                                for runs in (stock, series)))
+                    for load, count, _ in part_loads(part) if load != START_OF_FIO[0]]
+            lines += table(f"{titles[part]}: us of CPU", ("stock", "series", "ratio", "range"),
+                           rows)
     return lines
 
 
 # --- bytes ---
 
+def struct_name(source, struct):
+    """Two ULPs have structures of the same name."""
+    return f"{pathlib.Path(source).parent.name}: {struct}"
+
+
 def find_structs(kern):
     """STRUCTS without those that this tree does not have."""
     for source, names in STRUCTS:
-        have = [name for name in names if kern.git("grep", "-lE", rf"^\s*struct {name} \{{")]
+        where = [os.path.dirname(source), "include/rdma", "include/uapi/rdma"]
+        have = [name for name in names
+                if kern.git("grep", "-lE", rf"^\s*struct {name} \{{", "--", *where)]
         if have:
             yield source, have
 
 
 def struct_sizes(name, kern):
-    """{structure: bytes}, from arrays of that size behind the file's own includes."""
+    """{folder and structure: bytes}, from arrays of that size behind the file itself."""
     out = BUILT / f"sizes-{name}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    objects = []
+    objects = {}
     for i, (source, structs) in enumerate(find_structs(kern)):
         arrays = "".join(f"char bench_{struct}[sizeof(struct {struct})];\n" for struct in structs)
         (out / f"bench{i}.c").write_text(f'#include "{kern.tree / source}"\n{arrays}')
-        objects.append(f"bench{i}.o")
+        objects[f"bench{i}.o"] = source
     (out / "Kbuild").write_text(f"obj-m += {' '.join(objects)}\n"
                                 "ccflags-y += -Wno-missing-declarations\n")
     make(kern, f"M={out}", *objects)
     sizes = {}
-    for obj in objects:
+    for obj, source in objects.items():
         nm = subprocess.run(["nm", "-S", out / obj], text=True, capture_output=True, check=True)
         for match in re.finditer(r"^\w+ (\w+) \w bench_(\w+)$", nm.stdout, re.M):
-            sizes[match[2]] = int(match[1], 16)
+            sizes[struct_name(source, match[2])] = int(match[1], 16)
     return sizes
 
 
@@ -333,24 +415,18 @@ def object_sizes(kern):
     return sizes
 
 
-def make(kern, *args):
-    done = kern.make(*args, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        errors = [line for line in done.stdout.splitlines() if "error" in line.lower()]
-        kernel.die(f"bench: {kern.tree.name}: "
-                   f"{(errors or done.stdout.splitlines() or ['?'])[0]}")
-
-
 def size_tables(trees):
     """x86-64, because rdmavt is not for UML."""
     structs, objects = {}, {}
     for name, tree in trees.items():
         kern = kernel.Kernel("x86", tree, plain=True)
+        print(f"harness: building x86 objects in {kern.tree.name}/{kern.out.name}",
+              file=sys.stderr, flush=True)
         kern.config()
         make(kern, *sorted({os.path.dirname(what) + "/" for what in OBJECTS}))
         structs[name] = struct_sizes(name, kern)
         objects[name] = object_sizes(kern)
-    names = [name for _, group in STRUCTS for name in group]
+    names = [struct_name(source, struct) for source, structs in STRUCTS for struct in structs]
     return size_rows("bytes of a structure", names, structs) + \
         size_rows("bytes of code and data", OBJECTS, objects)
 
@@ -373,55 +449,62 @@ class Profile:
             kernel.die("bench: perf is not installed (Debian: linux-perf)")
         self.data = guest.scratch() / f"bench-{name}.perf"
         self.symbols = guest.scratch() / f"bench-{name}" / "kallsyms"
-        self.perf = self.load = None
-        self.shares = {}
+        self.perf = None
+        self.samples = collections.defaultdict(collections.Counter)
 
-    def begin(self, load):
-        self.load = load
-        pids = ",".join(str(pid) for pid, _ in guest_processes())
-        self.perf = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "997",
-                                      "-o", self.data, "-p", pids],
+    def begin(self, leader):
+        # the guest's user space are its children, which inherit it
+        self.data.unlink(missing_ok=True)
+        self.perf = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "1997",
+                                      "-o", self.data, "-p", str(leader)],
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while self.perf.poll() is None and not self.data.exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
 
-    def end(self):
+    def end(self, load):
         self.perf.send_signal(signal.SIGINT)
         self.perf.wait()
-        done = subprocess.run(["perf", "script", "-i", self.data, "-F", "ip,sym"], text=True,
+        done = subprocess.run(["perf", "script", "-i", self.data, "-F", "ip"], text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.shares[self.load] = shares(done.stdout, self.symbols.read_text())
+        if done.returncode or not done.stdout.strip():
+            raise BenchError(f"perf has no sample of {' '.join(load)}")
+        self.samples[load] += where(done.stdout, self.symbols.read_text())
 
 
-def shares(samples, kallsyms):
-    """Counter of functions; one entry for all that the host's kernel did."""
-    found = sorted({(int(fields[0], 16), fields[2]) for fields in
-                    map(str.split, kallsyms.splitlines()) if fields[1] in "tTwW"})
+def where(samples, kallsyms):
+    """Counter of the guest's modules and other functions, and of what is not the guest's."""
+    found = sorted({(int(fields[0], 16), fields[3] if len(fields) > 3 else fields[2])
+                    for fields in map(str.split, kallsyms.splitlines()) if fields[1] in "tTwW"})
     starts = [address for address, _ in found]
     count = collections.Counter()
-    for line in samples.splitlines():
-        fields = line.split()
-        if not fields:
-            continue
-        address = int(fields[0], 16)
+    for address in (int(line, 16) for line in samples.split()):
         at = bisect.bisect_right(starts, address) - 1
         if address >> 63:
-            count["(host kernel)"] += 1
+            count["host's kernel"] += 1
         elif at < 0 or address - starts[at] > 1 << 16:
-            count["(user space)"] += 1
+            count["libc and user space"] += 1
         else:
             count[found[at][1]] += 1
     return count
 
 
-def profile_text(stock, series, top=14):
+def profile_text(stock, series):
+    """Tables; what is under 2% is one line."""
     lines = []
-    for load in series.shares:
-        totals = [max(sum(one.shares[load].values()), 1) for one in (stock, series)]
-        names = sorted(set(stock.shares[load]) | set(series.shares[load]),
-                       key=lambda name: -max(stock.shares[load][name] / totals[0],
-                                             series.shares[load][name] / totals[1]))
-        rows = [(name, *(f"{100 * one.shares[load][name] / total:.1f}"
-                         for one, total in zip((stock, series), totals)))
-                for name in names[:top]]
+    for load in stock.samples:
+        if load[1] == START_OF_FIO[0]:
+            continue
+        percent = []
+        for samples in (stock.samples[load], series.samples[load]):
+            total = sum(samples.values())
+            percent.append({what: 100 * number / total for what, number in samples.items()})
+        named = sorted((what for what in percent[0] if percent[0][what] >= 2),
+                       key=lambda what: -percent[0][what])
+        rows = [(what, *(f"{one.get(what, 0):.1f}" for one in percent)) for what in named]
+        rest = [sum(value for what, value in one.items() if what not in named)
+                for one in percent]
+        rows.append(("the rest", *(f"{value:.1f}" for value in rest)))
         lines += table(f"{' '.join(load)}: % of samples", ("stock", "series"), rows)
     return "\n".join(lines)
 
@@ -433,68 +516,73 @@ def head(kernels, args):
     series = kernels["series"]
     version = series.make("kernelversion", stdout=subprocess.PIPE, text=True).stdout.strip()
     patches = series.git("rev-list", "--count", "base..HEAD").decode().strip()
+    dirty = " and uncommitted changes" if series.git("status", "--porcelain", "-uno") else ""
     compiler = subprocess.run(["gcc", "-dumpfullversion"], text=True, capture_output=True,
                               check=True).stdout.strip()
-    command = " ".join(["harness/bench.py", f"--pairs {args.pairs}", *args.parts])
     return [
         f"machine: {cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, "
         f"Linux {platform.release()}",
-        f"kernels: UML, no debug options, gcc {compiler}; stock is Linux {version}, series that "
-        f"and {patches} patches",
-        f"command: {command}",
+        f"kernels: gcc {compiler}, no debug options; stock is Linux {version}, series that and "
+        f"{patches} patches{dirty}",
+        "guests:  UML, one CPU; bytes are those of x86-64",
+        f"command: {' '.join(['harness/bench.py', f'--pairs {args.pairs}', *args.parts])}",
         f"date:    {time.strftime('%Y-%m-%d')}",
         "",
-        "Medians; ratio series/stock, or builder/by hand: median and range of the pairs.",
-        "CPU time for each operation is the whole guest's, both ends of the connection.",
+        "Medians; ratio series/stock, or builder/by hand: median and range of the pairs, each",
+        f"of which is the median of {ROUNDS} turns.",
+        "CPU time for each operation is the whole guest's: both ends and what is between them.",
         "",
     ]
 
 
-def measure(kernels, args):
-    """{kernel: [Watch]}"""
+def measure(kernels, pairs, parts):
+    """{kernel: [Guest]}"""
     runs = {name: [] for name in kernels}
-    for pair in range(args.pairs):
-        for name, kern in kernels.items():
-            runs[name].append(run_guest(name, kern, args.parts))
-        print(f"harness: pair {pair + 1} of {args.pairs}", file=sys.stderr, flush=True)
+    for pair in range(pairs):
+        for name, run in run_pair(kernels, parts).items():
+            runs[name].append(run)
+        print(f"harness: pair {pair + 1} of {pairs}", file=sys.stderr, flush=True)
     return runs
+
+
+def profile(kernels, parts):
+    profiles = {name: Profile(name) for name in kernels}
+    run_pair(kernels, [part for part in parts if part != "builder"], profiles)
+    return profile_text(*profiles.values())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []])
+    parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
+    for unknown in set(args.parts) - set(PARTS):
+        parser.error(f"no such part: {unknown}")
+    if args.pairs < 1:
+        parser.error("at least one pair")
     if args.keep and (args.parts or args.pairs < 5 or args.profile):
         parser.error("--keep is for all parts and at least five pairs")
-    guests = not args.parts or set(args.parts) != {"sizes"}
-    parts = args.parts or PARTS
-
+    parts = [part for part in PARTS if part in (args.parts or PARTS)]
     trees = {"stock": demo.stock_tree(), "series": kernel.TOP / "build/linux"}
     kernels = {name: kernel.Kernel("uml", tree, plain=True) for name, tree in trees.items()}
-    lines = head(kernels, args)
-    if guests:
+    out = kernel.TOP / "out"
+    out.mkdir(exist_ok=True)
+    if set(parts) != {"sizes"}:
         for name, kern in kernels.items():
             kern.build()
             build_modules(name, kern)
-    args.parts = parts
-    out = kernel.TOP / "out"
-    out.mkdir(exist_ok=True)
+    lines = head(kernels, args)
     if args.profile:
-        profiles = {}
-        for name, kern in kernels.items():
-            profiles[name] = Profile(name)
-            run_guest(name, kern, parts, profiles[name])
-        text = profile_text(*profiles.values())
+        text = profile(kernels, parts)
         (out / "bench-profile.txt").write_text(text)
         print("\n" + text, end="")
         return
 
-    if guests:
-        runs = measure(kernels, args)
+    if set(parts) != {"sizes"}:
+        runs = measure(kernels, args.pairs, parts)
         if "builder" in parts:
             lines += builder_table(runs["series"])
         lines += load_tables(runs["stock"], runs["series"], parts)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Show NVMe-oF on physical addresses, end to end, in a UML guest.
+"""Show NVMe-oF, iSER and RDS on physical addresses, end to end, in a UML guest.
 
     demo.py [--stock] [rxe|siw ...]
 
-One device on each end of a veth pair that every packet has to cross, nvmet-rdma
-with a RAM-backed namespace on one, nvme-rdma on the other, fio in between, and a
+One device on each end of a veth pair that every packet has to cross. NVMe-oF and
+iSER: a target with a RAM disk on one, a host on the other, and fio, which reads
+back what it wrote. RDS: messages and RDMA between two sockets, rxe only. Then a
 scan of what went over the wire for kernel virtual addresses. --stock does the same
 on the unpatched kernel, where the scan finds some.
 """
@@ -21,6 +22,13 @@ import ktap
 import wirescan
 
 DEVICES = ["rxe", "siw"]
+# (name, selftest, its tests, devices that it runs on)
+ULPS = [
+    ("NVMe-oF", "nvme", "connect verify_small verify disconnect", DEVICES),
+    ("iSER", "iser", "connect verify_small verify disconnect", DEVICES),
+    # it wants an IB device
+    ("RDS", "rds", "messages rdma_write rdma_read", ["rxe"]),
+]
 SIZE = "8M"
 MEMORY = 1024
 
@@ -39,8 +47,8 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 	wire_down
 )
 export CAPTURE=/run/out/wire.pcap SIZE={size}
-export ONLY="connect verify_small verify disconnect"
-"$tests/nvme.sh" {device}
+export ONLY="{only}"
+"$tests/{test}.sh" {device}
 status=$?
 awk '$3 == "__binary_start" {{ print "linear_map", $1 }}' /proc/kallsyms
 exit $status
@@ -65,10 +73,17 @@ def linear_map(output):
     return start, start + MEMORY * 1024 * 1024 - 1
 
 
-def demo(kern, device):
+def runs(devices=DEVICES):
+    """What to show: (device, ULP)."""
+    return [(device, ulp) for device in devices for ulp in ULPS if device in ulp[3]]
+
+
+def demo(kern, device, ulp):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
-    result = guest.run(kern, SCRIPT.format(size=SIZE, device=device), timeout=600, memory=MEMORY,
+    name, test, only, _ = ulp
+    result = guest.run(kern, SCRIPT.format(size=SIZE, device=device, test=test, only=only),
+                       timeout=600, memory=MEMORY,
                        env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"},
                        echo=lambda line: print("  " + line, end="", flush=True)
                        if line.startswith(("ok", "not ok", "#", "Bail")) else None)
@@ -77,21 +92,24 @@ def demo(kern, device):
     if not problem and (tests.failed or tests.incomplete or tests.skipped):
         problem = (tests.failed + tests.skipped + ["the tests did not finish"])[0]
     if problem:
-        print(f"harness: {device}: {problem} (see {result.out})", file=sys.stderr)
+        print(f"harness: {name} over {device}: {problem} (see {result.out})", file=sys.stderr)
         return None
     done = [(int(wrote), int(read)) for wrote, read in
             re.findall(r"wrote=(\d+) verified=(\d+)", result.output)]
+    # RDS: what was received has been compared
+    done += [(int(both), int(both)) for both in
+             re.findall(r"^# bytes=(\d+)$", result.output, re.M)]
     try:
         scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)])
     except wirescan.CaptureError as error:
-        print(f"harness: {device}: {error}", file=sys.stderr)
+        print(f"harness: {name} over {device}: {error}", file=sys.stderr)
         return None
     if scan.unparsed or not scan.fields_total:
-        print(f"harness: {device}: the capture was not understood: {dict(scan.unparsed)}",
+        print(f"harness: {name} over {device}: not understood: {dict(scan.unparsed)}",
               file=sys.stderr)
         return None
     return {
-        "device": device, "ULP": "NVMe-oF",
+        "device": device, "ULP": name,
         "MiB written": f"{sum(wrote for wrote, _ in done) / 2**20:.1f}",
         "MiB verified": f"{sum(read for _, read in done) / 2**20:.1f}",
         "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
@@ -118,16 +136,16 @@ def main():
     kern = kernel.Kernel("uml", stock_tree() if args.stock else None)
     kern.build()
     rows = []
-    for device in args.devices:
-        print(f"NVMe-oF over {device}{' on stock Linux' if args.stock else ''}:", flush=True)
-        rows.append(demo(kern, device))
+    for device, ulp in runs(args.devices):
+        print(f"{ulp[0]} over {device}{' on stock Linux' if args.stock else ''}:", flush=True)
+        rows.append(demo(kern, device, ulp))
     if None in rows:
         sys.exit(1)
     print()
     table(rows)
     found = [row for row in rows if row["scan"].kernel_total]
     for row in found:
-        print(f"\n{row['device']}: " + ", ".join(
+        print(f"\n{row['ULP']} over {row['device']}: " + ", ".join(
             f"{count} in {field}" for field, count in sorted(row["scan"].kernel.items()) if count))
     # on stock, a scan that finds nothing is broken
     sys.exit(bool(found) != args.stock)

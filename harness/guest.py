@@ -185,6 +185,7 @@ def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), 
         output, why = boot(kern, out, timeout, memory, append, echo)
         if kern.initramfs:
             read_status(out, output)
+        (out / "output").write_text(output)
         console = (out / "console").read_text(errors="replace")
         early = splats(console.partition(" as init process")[0])
         if (out / "started").exists() and not early:

@@ -80,9 +80,13 @@ GUEST_TESTS = {
         ("kunit", 120, KUNIT),
         ("loop-rxe", 300, loop("rxe")),
         ("loop-siw", 300, loop("siw")),
-        ("nvme-rxe", 1200, selftest("nvme", "rxe", "SIZE=8M CYCLES=10")),
+        ("nvme-rxe", 1200, selftest("nvme", "rxe", "SIZE=8M")),
         ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=8M CYCLES=10")),
         ("mad", 300, selftest("mad", "rxe siw")),
+        ("iser-rxe", 900, selftest("iser", "rxe", "SIZE=4M CYCLES=5")),
+        ("iser-siw", 900, selftest("iser", "siw", "SIZE=4M CYCLES=5")),
+        ("rds", 900, selftest("rds", "rxe siw")),
+        ("rds-own", 600, 'exec "$GUEST_HARNESS/rds_own.sh"\n'),
         # MRs where SGEs would do
         ("nvme-mr", 300, selftest("nvme", "rxe siw", "SIZE=4M "
                                   'ONLY="connect verify_small verify disconnect"'),
@@ -94,10 +98,15 @@ GUEST_TESTS = {
         ("loop-rxe", 900, loop("rxe")),
         ("loop-siw", 900, loop("siw")),
         ("loop-rvt", 600, loop("rvt")),
-        ("nvme-rxe", 2400, selftest("nvme", "rxe", "SIZE=1M")),
+        ("nvme-rxe", 2400, selftest("nvme", "rxe", "SIZE=1M CYCLES=20")),
         ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=1M CYCLES=5 "
                                 'ONLY="connect verify_small verify disconnect cycle"')),
-        ("mad", 900, selftest("mad", "rxe", "CYCLES=5")),
+        ("mad", 600, selftest("mad", "rxe", "CYCLES=5")),
+        ("iser", 1200, selftest("iser", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 132 263' ONLY='"
+                                "connect verify_small verify disconnect unsolicited cycle "
+                                "fail_connect fail_io'")),
+        ("rds", 1200, selftest("rds", "rxe", "FAIL_AT='1 64 128 300' ONLY='messages rdma_write "
+                               "rdma_read mr atomics unload fail_connect fail_io'")),
     ],
     # userland.py, on the UML kernels of stock and series
     "stock": [
@@ -192,16 +201,16 @@ def demo_test(kern, totals):
     """The main job: 0 kernel virtual addresses on the wire."""
     start = time.monotonic()
     failed = []
-    for device in demo.DEVICES:
-        row = demo.demo(kern, device)
+    for device, ulp in demo.runs():
+        name = f"demo {ulp[0]} over {device}"
+        row = demo.demo(kern, device, ulp)
         if not row:
-            failed.append(f"demo {device}")
+            failed.append(name)
         elif row["scan"].kernel_total:
-            failed.append(f"demo {device}: {row['scan'].kernel_total} kernel addresses "
-                          "on the wire")
+            failed.append(f"{name}: {row['scan'].kernel_total} kernel addresses on the wire")
         elif row["local SGEs"] != "physical":
-            failed.append(f"demo {device}: local SGEs are virtual")
-    totals.add(f"demo in {kern.kind}", len(demo.DEVICES) - len(failed), failed, [],
+            failed.append(f"{name}: local SGEs are virtual")
+    totals.add(f"demo in {kern.kind}", len(demo.runs()) - len(failed), failed, [],
                time.monotonic() - start)
 
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
+import os
 import pathlib
+import subprocess
 import sys
+import tempfile
+import time
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import bench  # noqa: E402
@@ -15,46 +20,41 @@ KALLSYMS = """0000000060001000 T first
 
 
 class Run:
-    """What costs() and builder_table() want of a guest's Watch."""
+    """What the tables want of a Guest."""
     def __init__(self, seconds=(), blocks=()):
         self.seconds = dict(seconds)
         self.blocks = blocks
 
 
-class Watch(bench.Watch):
-    """The CPU clock goes on by one second with each look at it."""
-    now = 0
-
-    def begin(self):
-        Watch.now += 1
-        self.start = Watch.now
-
-    def end(self):
-        Watch.now += 1
-        self.seconds[self.load] = Watch.now - self.start
+class Waiting(bench.Guest):
+    """A Guest without one."""
+    def run(self, kern, text):
+        pass
 
 
 class Numbers(unittest.TestCase):
-    def test_ratio(self):
-        self.assertEqual(bench.ratio([1, 2, 4], [1, 1, 3]), (0.75, 0.5, 1))
-
-    def test_costs(self):
-        runs = [Run({("rxe", "SEND 64 B"): 3}), Run({("rxe", "SEND 64 B"): 4.5})]
-        self.assertEqual(bench.costs(runs, "rxe", "SEND 64 B", 1000), [3000, 4500])
-
-    def test_costs_without_the_start_of_fio(self):
-        runs = [Run({("nvme-rxe", "fio alone"): 1, ("nvme-rxe", "reads"): 3})]
-        self.assertEqual(bench.costs(runs, "nvme-rxe", "reads", 1000), [2000])
-
     def test_row(self):
-        self.assertEqual(bench.row("x", [10, 20, 30], [5, 20, 60]),
+        # a round that was disturbed does not count, a pair that was does
+        stock = [[10, 10, 10], [20, 20, 20], [30, 30, 30]]
+        series = [[5, 900, 5], [20, 20, 20], [60, 60, 60]]
+        self.assertEqual(bench.row("x", stock, series),
                          ("x", "20.0", "20.0", "1.00", "0.50-2.00"))
 
+    def test_costs(self):
+        run = Run({("rxe", "SEND 64 B"): [3, 4.5]})
+        self.assertEqual(bench.costs(run, "rxe", "SEND 64 B", 1000), [3000, 4500])
+
+    def test_costs_without_the_start_of_fio(self):
+        run = Run({("nvme-rxe", "fio alone"): [1, 1, 9], ("nvme-rxe", "reads"): [3, 5]})
+        self.assertEqual(bench.costs(run, "nvme-rxe", "reads", 1000), [2000, 4000])
+
     def test_builder(self):
-        runs = [Run(blocks=[("direct", "single", 10000, 9000), ("direct", "single", 10000, 7000),
-                            ("direct", "single", 10000, 8000), ("software", "list", 5000, 5000)])]
-        lines = bench.builder_table(runs)
-        self.assertEqual([line.split()[-4:] for line in lines[1:3]],
+        blocks = [("direct", "single", 10000, 9000), ("direct", "single", 10000, 7000),
+                  ("direct", "single", 10000, 8000)]
+        blocks += [(device, what, 5000, 5000) for device, what in
+                   (("software", "single"), ("software", "list"), ("direct", "list"))]
+        lines = bench.builder_table([Run(blocks=blocks)])
+        self.assertEqual([line.split()[-4:] for line in lines[2:4]],
                          [["5.0", "5.0", "1.00", "1.00-1.00"],
                           ["10.0", "8.0", "0.80", "0.80-0.80"]])
 
@@ -72,43 +72,70 @@ class Numbers(unittest.TestCase):
 
 
 class Guests(unittest.TestCase):
-    def test_what_a_guest_says(self):
-        watch = Watch()
-        for line in ("bench block software list 100 90\n",
-                     "bench begin siw READ 4 KiB\n", "bench end siw READ 4 KiB\n",
-                     "bench fio 4 KiB random reads\n", "TAP version 13\n", "1..3\n",
-                     "ok 1 rxe connect\n", "ok 2 rxe fio\n", "ok 3 rxe disconnect\n"):
-            watch(line)
-        self.assertEqual(watch.seconds, {("siw", "READ 4 KiB"): 1,
-                                         ("nvme-rxe", "4 KiB random reads"): 1})
-        self.assertEqual(watch.blocks, [("software", "list", 100, 90)])
-
-    def test_no_end_no_number(self):
-        watch = Watch()
-        for line in ("bench begin rxe SEND 64 B", "bench failed: rxe SEND 64 B"):
-            watch(line)
-        self.assertEqual(watch.seconds, {})
-        self.assertEqual(watch.last, "bench failed: rxe SEND 64 B")
-
     def test_each_load_is_in_the_script(self):
-        text = bench.script(bench.PARTS, True)
+        text = bench.script(bench.PARTS)
         for load in bench.RDMA_LOADS:
-            self.assertIn(f"move 'siw {load[0]}' '{load[1]} {load[2]} ", text)
-        self.assertEqual(text.count("\nnvme rxe"), len(bench.NVME_LOADS))
-        self.assertIn("\nbuilder 10\n", text)
-        self.assertNotIn("\nbuilder 10\n", bench.script(["rxe"], False))
+            self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 2 * bench.ROUNDS)
+        self.assertEqual(text.count(" t_fio\n"), 2 * bench.ROUNDS * len(bench.NVME_LOADS))
+        self.assertEqual(text.count(" builder\n"), bench.ROUNDS)
+        self.assertNotIn("turn nvme", bench.script(["rxe"]))
 
-    def test_guest_processes_when_there_are_none(self):
-        self.assertEqual(bench.guest_processes(), [])
+    def test_each_turn_has_its_name(self):
+        names = [name for _, _, name, _ in bench.steps(bench.PARTS)]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_script_is_bash(self):
+        done = subprocess.run(["bash", "-n"], input=bench.script(bench.PARTS), text=True,
+                              stderr=subprocess.PIPE)
+        self.assertEqual(done.stderr, "")
+
+    def guest(self):
+        with unittest.mock.patch.object(bench.guest, "scratch",
+                                        return_value=pathlib.Path(self.tmp.name)):
+            return Waiting("x", None, [])
+
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.tmp.cleanup)
+
+    def test_what_a_guest_says(self):
+        one = self.guest()
+        for line in ("bench block software list 100 90\n", "bench ready siw.0.0\n",
+                     "TAP version 13\n", "bench done siw.0.0\n"):
+            one.hear(line)
+        one.expect("ready", "siw.0.0")
+        one.expect("done", "siw.0.0")
+        self.assertEqual(one.blocks, [("software", "list", 100, 90)])
+
+    def test_a_guest_that_fails(self):
+        one = self.guest()
+        one.hear("bench failed: rxe.0.0\n")
+        one.said.put(None)
+        with self.assertRaisesRegex(bench.BenchError, "x: bench failed: rxe.0.0 "):
+            one.expect("ready", "rxe.1.0")
+
+    def test_cpu_of(self):
+        before = bench.cpu_of(os.getpid())
+        while time.process_time() < before + 0.02:
+            pass
+        self.assertGreater(bench.cpu_of(os.getpid()), before + 0.01)
 
 
 class Profile(unittest.TestCase):
-    def test_shares(self):
-        samples = "60001000 x\n6000103f x\n60001041 \n\n700a0010 y\n" \
-                  "ffffffff81000000 finish\n7f0000000000 libc\n40000 z\n"
-        self.assertEqual(dict(bench.shares(samples, KALLSYMS)),
-                         {"first": 2, "second": 1, "siw_tx": 1, "(host kernel)": 1,
-                          "(user space)": 2})
+    SAMPLES = "60001000\n6000103f\n60001041\n\n700a0010\nffffffff81000000\n7f0000000000\n40000\n"
+
+    def test_where(self):
+        self.assertEqual(dict(bench.where(self.SAMPLES, KALLSYMS)),
+                         {"first": 2, "second": 1, "[siw]": 1, "host's kernel": 1,
+                          "libc and user space": 2})
+
+    def test_text(self):
+        profile = Run()
+        profile.samples = {("siw", "READ 1 MiB"): {"memcpy": 120, "[siw]": 78, "x": 2}}
+        text = bench.profile_text(profile, profile)
+        self.assertEqual([line.split()[-3:] for line in text.splitlines()[1:]],
+                         [["memcpy", "60.0", "60.0"], ["[siw]", "39.0", "39.0"],
+                          ["rest", "1.0", "1.0"]])
 
 
 if __name__ == "__main__":

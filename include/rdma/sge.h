@@ -235,6 +235,10 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      enum dma_data_direction dir);
 void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
 		    enum dma_data_direction dir);
+void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
+			   int nents, enum dma_data_direction dir);
+void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
+			      int nents, enum dma_data_direction dir);
 
 int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 			       int max_sge, const struct bio_vec *bvecs,

@@ -281,6 +281,40 @@ void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
 }
 EXPORT_SYMBOL(rdma_unmap_sgl);
 
+/**
+ * rdma_sync_sgl_for_cpu - let the CPU look at a mapped scatterlist
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
+			   int nents, enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_sg_for_cpu(dev->dma_device, sgl, nents, dir);
+}
+EXPORT_SYMBOL(rdma_sync_sgl_for_cpu);
+
+/**
+ * rdma_sync_sgl_for_device - give a mapped scatterlist back to the device
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
+			      int nents, enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_sg_for_device(dev->dma_device, sgl, nents, dir);
+}
+EXPORT_SYMBOL(rdma_sync_sgl_for_device);
+
 /*
  * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
  * by their physical addresses. With @sges NULL: counts.

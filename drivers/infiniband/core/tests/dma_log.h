@@ -145,6 +145,21 @@ static void dma_probe_dma_sync_single_for_device(void *data,
 		     (struct dma_log_mapping){ NULL, addr, size, dir });
 }
 
+static void dma_probe_dma_sync_sg_for_cpu(void *data, struct device *dev,
+					  struct scatterlist *sgl, int nents,
+					  enum dma_data_direction dir)
+{
+	dma_log_sync(dev, "cpu", (struct dma_log_mapping){ sgl, 0, nents, dir });
+}
+
+static void dma_probe_dma_sync_sg_for_device(void *data, struct device *dev,
+					     struct scatterlist *sgl, int nents,
+					     enum dma_data_direction dir)
+{
+	dma_log_sync(dev, "device",
+		     (struct dma_log_mapping){ sgl, 0, nents, dir });
+}
+
 #define DMA_PROBE(event) { .name = #event, .func = dma_probe_##event }
 
 static struct dma_probe {
@@ -158,6 +173,8 @@ static struct dma_probe {
 	DMA_PROBE(dma_unmap_sg),
 	DMA_PROBE(dma_sync_single_for_cpu),
 	DMA_PROBE(dma_sync_single_for_device),
+	DMA_PROBE(dma_sync_sg_for_cpu),
+	DMA_PROBE(dma_sync_sg_for_device),
 };
 
 /* The tracepoints are not exported: they are found by name, but have types. */
@@ -171,6 +188,8 @@ static void dma_find_tracepoint(struct tracepoint *tp, void *priv)
 	check_trace_callback_type_dma_unmap_sg(dma_probe_dma_unmap_sg);
 	check_trace_callback_type_dma_sync_single_for_cpu(dma_probe_dma_sync_single_for_cpu);
 	check_trace_callback_type_dma_sync_single_for_device(dma_probe_dma_sync_single_for_device);
+	check_trace_callback_type_dma_sync_sg_for_cpu(dma_probe_dma_sync_sg_for_cpu);
+	check_trace_callback_type_dma_sync_sg_for_device(dma_probe_dma_sync_sg_for_device);
 
 	if (!strcmp(tp->name, probe->name))
 		probe->tp = tp;

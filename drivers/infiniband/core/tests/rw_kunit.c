@@ -38,12 +38,12 @@ static const struct rw_param {
 	enum rw_kind kind;
 	bool bvec;
 } rw_params[] = {
-	{ "physical, scatterlist", RW_PHYS, false },
-	{ "physical, bvec", RW_PHYS, true },
-	{ "DMA, scatterlist", RW_DMA, false },
-	{ "DMA, bvec", RW_DMA, true },
-	{ "IOMMU, scatterlist", RW_IOMMU, false },
-	{ "IOMMU, bvec", RW_IOMMU, true },
+	{ "physical sgl", RW_PHYS, false },
+	{ "physical bvec", RW_PHYS, true },
+	{ "DMA sgl", RW_DMA, false },
+	{ "DMA bvec", RW_DMA, true },
+	{ "IOMMU sgl", RW_IOMMU, false },
+	{ "IOMMU bvec", RW_IOMMU, true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(rw, rw_params, name);
@@ -558,6 +558,9 @@ static void rw_test_iwarp_read(struct kunit *test)
 	rw_add(t, 4 * P, 10);
 	rw_expect_mrs(test, rw_ctx_init(t), 1);
 	t->offset = 50;
+	rw_expect_mrs(test, rw_ctx_init(t), 1);
+	/* the first entry is not part of it */
+	t->offset = P - 100;
 	rw_expect_mrs(test, rw_ctx_init(t), 1);
 }
 

@@ -813,6 +813,27 @@ static void sge_test_list_4g(struct kunit *test)
 	sge_unfill(t, false, 1);
 }
 
+static void sge_test_list_sync(struct kunit *test)
+{
+	static const struct sge_part parts[] = { { 0, P }, { 2 * P, P } };
+	struct sge_test *t = test->priv;
+	struct dma_log_mapping want = { t->sgl, 0, 2, SGE_DIR };
+
+	sge_set_list(t, parts, 2);
+	KUNIT_ASSERT_EQ(test, sge_fill(t, false, 2), 2);
+	rdma_sync_sgl_for_cpu(&t->dev, t->sgl, 2, SGE_DIR);
+	if (t->kind == SGE_DMA && IS_ENABLED(CONFIG_DMA_NEED_SYNC)) {
+		KUNIT_EXPECT_STREQ(test, dma_log.sync_for, "cpu");
+		KUNIT_EXPECT_TRUE(test, dma_log_same(&dma_log.sync, &want));
+	}
+	rdma_sync_sgl_for_device(&t->dev, t->sgl, 2, SGE_DIR);
+	if (t->kind == SGE_DMA && IS_ENABLED(CONFIG_DMA_NEED_SYNC)) {
+		KUNIT_EXPECT_STREQ(test, dma_log.sync_for, "device");
+		KUNIT_EXPECT_TRUE(test, dma_log_same(&dma_log.sync, &want));
+	}
+	sge_unfill(t, false, 2);
+}
+
 #ifdef CONFIG_ARCH_HAS_DMA_OPS
 static int sge_iommu_map_sg(struct device *dev, struct scatterlist *sgl,
 			    int nents, enum dma_data_direction dir,
@@ -1368,6 +1389,7 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE_PARAM(sge_test_p2p, sge_gen_params),
 	KUNIT_CASE(sge_test_slice),
 	KUNIT_CASE_PARAM(sge_test_sync, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_list_sync, sge_gen_params),
 	KUNIT_CASE(sge_test_inline),
 	KUNIT_CASE_PARAM(sge_test_list, sge_gen_params),
 	KUNIT_CASE(sge_test_list_limits),

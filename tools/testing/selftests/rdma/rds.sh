@@ -1,0 +1,322 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# rds.sh [rxe] [siw] - RDS over a veth pair.
+#
+# Messages, RDMA and atomics between two sockets, see rds.py; then connections,
+# devices and the module go away under load, and mappings, allocations and MRs
+# fail. RDS does not run on siw, and that is all that is found there.
+#
+# FAIL_AT=which mappings fail, ONLY=tests.
+# shellcheck disable=SC2015,SC2016,SC2317
+
+# shellcheck source=wire.sh
+. "$(dirname "$0")/wire.sh"
+
+# of some 400 of a connection with rings of 64, more if both ends connect at once
+FAIL_AT=${FAIL_AT:-1 65 129 200 300 386}
+LOG=$(mktemp -d)
+SYSCTL=/proc/sys/net/rds/ib
+
+# rds COMMAND [ARG...]: rds.py, whose last line says what is wrong, or missing
+rds()
+{
+	timeout 120 python3 "$DIR/rds.py" "$@" > "$LOG/rds" 2>&1
+	rds_result $? "$LOG/rds"
+}
+
+# rds_result STATUS OUTPUT
+rds_result()
+{
+	local last
+
+	last=$(tail -n1 "$2")
+	case $1 in
+	0) [ -z "$last" ] || say "$last" ;;
+	"$KSFT_SKIP") skip "$last" ;;
+	*) say "${last:-rds.py hangs}"; return 1 ;;
+	esac
+}
+
+# rds_wire COMMAND [ARG...]: it says how many bytes, half of them in each direction
+rds_wire()
+{
+	local before bytes
+
+	before=$(wire_bytes)
+	rds "$@" || return
+	bytes=$(sed -n 's/^bytes=//p' "$LOG/rds")
+	[ $((2 * ($(wire_bytes) - before))) -gt "$bytes" ] ||
+		{ say "too few bytes on the wire"; return 1; }
+}
+
+# load_start [OPTION...]
+load_start()
+{
+	timeout 300 python3 "$DIR/rds.py" load "$@" > "$LOG/load" 2>&1 &
+	LOAD=$!
+	wait_for 90 eval 'grep -q ready "$LOG/load" || ! kill -0 $LOAD'
+	# some of it has to be under way
+	sleep 0.5
+}
+
+load_stop()
+{
+	kill "$LOAD" 2> /dev/null
+	wait "$LOAD"
+	rds_result $? "$LOG/load"
+}
+
+load_rds()
+{
+	modprobe rds_rdma "$@" || return 1
+	[ -d $SYSCTL ]
+}
+
+reload()
+{
+	[ ! -d $SYSCTL ] || modprobe -r rds_rdma || return 1
+	load_rds "$@"
+}
+
+# pages that are pinned and not yet given back; nobody else pins some for long
+pinned()
+{
+	awk '$1 == "nr_foll_pin_acquired" { n += $2 }
+		$1 == "nr_foll_pin_released" { n -= $2 }
+		END { print n }' /proc/vmstat
+}
+
+nothing_pinned()
+{
+	wait_for 10 eval '[ "$(pinned)" = 0 ]' || { say "$(pinned) pages stay pinned"; return 1; }
+}
+
+# --- the tests ---
+
+t_messages()
+{
+	rds_wire messages
+}
+
+t_rdma_write()
+{
+	rds_wire rdma write && nothing_pinned
+}
+
+t_rdma_read()
+{
+	rds_wire rdma read && nothing_pinned
+}
+
+t_mr()
+{
+	rds mr && nothing_pinned
+}
+
+t_get_mr()
+{
+	rds get_mr
+}
+
+t_bounds()
+{
+	rds bounds && nothing_pinned
+}
+
+t_atomics()
+{
+	rds atomics && nothing_pinned
+}
+
+t_masked_atomics()
+{
+	[ "$TYPE" != rxe ] || skip "rxe has no masked atomics" || return
+	rds masked_atomics && nothing_pinned
+}
+
+t_pool()
+{
+	reload rds_ib_mr_8k_pool_size=20 && rds pool 20 && nothing_pinned
+}
+
+t_congestion()
+{
+	reload && rds congestion "$TYPE"
+}
+
+t_lost()
+{
+	command -v tc > /dev/null || skip "no tc" || return
+	modprobe -q sch_netem || skip "no CONFIG_NET_SCH_NETEM" || return
+	load_start
+	tc qdisc add dev d0 root netem loss 100%
+	# IB_WC_RETRY_EXC_ERR, of either end
+	wait_for 20 eval 'log_of lost | grep -q "had status 12"'
+	local ret=$?
+
+	tc qdisc del dev d0 root
+	load_stop && [ $ret = 0 ] || { say "no connection was lost"; return 1; }
+}
+
+t_cancel()
+{
+	command -v tc > /dev/null || skip "no tc" || return
+	modprobe -q sch_netem || skip "no CONFIG_NET_SCH_NETEM" || return
+	rds cancel && nothing_pinned
+}
+
+t_device_gone()
+{
+	local i
+
+	load_start
+	for i in 0 1; do
+		rdma link delete r$i && sleep 0.3 && wire_links "$TYPE" ||
+			{ load_stop; return 1; }
+		sleep 2
+	done
+	load_stop
+}
+
+# With rings of this size two connections have 32 MiB of fragments
+t_unload()
+{
+	local before i
+
+	for ((i = 0; i < 3; i++)); do
+		reload && echo 4096 > $SYSCTL/max_recv_wr && rds ping || return 1
+		modprobe -r rds_rdma || { say "cannot unload rds_rdma"; return 1; }
+		# what the first one leaves behind is not counted
+		[ $i != 0 ] || before=$(free_kb)
+	done
+	i=$((before - $(free_kb)))
+	say "$i KiB less"
+	[ $i -lt 40000 ] && load_rds
+}
+
+# the kernel's log since that test began
+log_of()
+{
+	dmesg | sed -n "/selftest: $TYPE $1/,\$p"
+}
+
+free_kb()
+{
+	sync
+	echo 3 > /proc/sys/vm/drop_caches
+	sleep 0.5
+	awk '$1 == "MemFree:" { print $2 }' /proc/meminfo
+}
+
+# The n-th mapping fails, of headers or fragments of either side. A connection is
+# set up as soon as there is a device.
+t_fail_connect()
+{
+	local n hit=0 tried=0
+
+	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	echo 64 > $SYSCTL/max_send_wr
+	echo 64 > $SYSCTL/max_recv_wr
+	rds ping || return 1
+	for n in $FAIL_AT; do
+		tried=$((tried + 1))
+		rdma link delete r0 || return 1
+		fail_map probability=100 times=1 space="$n" || return 1
+		wire_links "$TYPE" && rds ping || { say "no connection (n=$n)"; return 1; }
+		[ "$(cat "$FAIL_MAP/times")" != 0 ] || hit=$((hit + 1))
+		fail_map
+	done
+	say "$hit mappings of $tried failed"
+	reload && [ $((2 * hit)) -gt $tried ]
+}
+
+t_fail_io()
+{
+	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	load_start rdma
+	fail_map probability=5
+	sleep 4
+	fail_map
+	load_stop && rds messages 1 && rds rdma write && nothing_pinned
+}
+
+# Under the modules of the test alone, where the kernel can tell: a file system
+# reads in kworkers, too.
+filter_stack()
+{
+	local name size addr start='' end=''
+
+	[ -e "$1/require-start" ] || return 0
+	while read -r name size _ _ _ addr _; do
+		[[ $name =~ ^(rds|rdma_rxe) ]] || continue
+		[[ $start && $start < $addr ]] || start=$addr
+		addr=$(printf '0x%x' $((addr + size)))
+		[[ $end > $addr ]] || end=$addr
+	done < /proc/modules
+	echo "$start" > "$1/require-start"
+	echo "$end" > "$1/require-end"
+}
+
+# allocations of the sender and of all kworkers
+t_fail_alloc()
+{
+	local slab=/sys/kernel/debug/failslab n p
+
+	[ -d $slab ] || skip "no CONFIG_FAILSLAB" || return
+	filter_stack $slab
+	echo Y > $slab/task-filter
+	echo N > $slab/ignore-gfp-wait
+	echo 0 > $slab/verbose
+	echo -1 > $slab/times
+	load_start faults
+	for p in $(pgrep kworker); do
+		echo 1 > /proc/"$p"/make-it-fail
+	done 2> /dev/null
+	for n in 1 3 10; do
+		echo "$n" > $slab/probability
+		sleep 2
+	done
+	echo 0 > $slab/probability
+	for p in $(pgrep kworker); do
+		echo 0 > /proc/"$p"/make-it-fail
+	done 2> /dev/null
+	load_stop && rds messages 1 && nothing_pinned
+}
+
+cleanup()
+{
+	fail_map 2> /dev/null
+	modprobe -r rds_rdma 2> /dev/null
+	wire_down
+}
+
+TESTS="messages rdma_write rdma_read mr get_mr bounds atomics masked_atomics pool
+	congestion lost cancel device_gone unload fail_connect fail_io fail_alloc"
+
+ktap_print_header
+[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
+for tool in python3 rdma; do
+	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
+done
+[ $# -gt 0 ] || set -- rxe siw
+ONLY=${ONLY:-$TESTS}
+# shellcheck disable=SC2086
+ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
+trap cleanup EXIT
+
+for TYPE; do
+	wire_up "$TYPE" && load_rds || ktap_exit_fail_msg "no RDS on $TYPE"
+	# no iWARP
+	reason=
+	[ "$TYPE" != siw ] || rds ping || reason=$SKIPPED
+	for t in $ONLY; do
+		if [ "$reason" ]; then
+			run "$TYPE $t" skip "$reason"
+		else
+			run "$TYPE $t" "t_$t"
+		fi
+	done
+	cleanup
+done
+ktap_finished
