@@ -244,10 +244,17 @@ class Guest:
         return self.result and self.result.problem
 
     def leader(self):
-        return next(pid for pid, parent, session, _ in processes()
-                    if parent == os.getpid() and session == pid and
-                    f"GUEST_DIR={self.out}" in
-                    pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0"))
+        for pid, parent, session, _ in processes():
+            if parent == os.getpid() and session == pid and self.is_ours(pid):
+                return pid
+        raise BenchError(f"{self.name}: the guest died (see {self.out})")
+
+    def is_ours(self, pid):
+        try:
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        except OSError:
+            return False
+        return f"GUEST_DIR={self.out}" in command.split("\0")
 
     def cpu(self, leader):
         """CPU seconds of the guest: the kernel is the leader, its user space are children."""
@@ -274,19 +281,22 @@ class Guest:
 def run_pair(kernels, parts, watches=None):
     """{name: Guest}, when both have done everything."""
     guests = {name: Guest(name, kern, parts) for name, kern in kernels.items()}
+    turn = ()
     try:
         for part, load, name, _ in steps(parts):
+            turn = part, load
             who = [one for one in guests.values() if part != "builder" or one.name == "series"]
             for one in who:
                 one.expect("ready", name)
             for one in who:
-                one.turn((part, load), name, watches and watches[one.name])
+                one.turn(turn, name, watches and watches[one.name])
+        turn = ("the end",)
         for one in guests.values():
             one.thread.join()
             if one.result.problem or one.result.status:
                 raise BenchError(f"{one.name}: {one.problem() or one.last} (see {one.out})")
     except BenchError as error:
-        kernel.die(f"bench: {error}")
+        kernel.die(f"bench: {' '.join(turn)}: {error}")
     finally:
         for one in guests.values():
             one.stop()

