@@ -55,7 +55,7 @@ class Kernel:
         self.modules = self.out / "modules"
         # the others have the host's root file system
         self.initramfs = self.out / "initramfs" if kind == "i386" else None
-        names = fragments + ([] if plain else debug)
+        names = fragments + (["plain"] if plain else debug)
         self.fragments = [CONFIGS / f"{name}.config" for name in names]
         self.env = dict(os.environ, ARCH=arch, CCACHE_NOHASHDIR="1",
                         KBUILD_BUILD_TIMESTAMP="1970-01-01",

@@ -53,6 +53,19 @@ static inline int __rdma_map_sge(struct ib_pd *pd, struct ib_sge *sge,
 	return 0;
 }
 
+/*
+ * Nearly always in the linear map, which costs no call to find out. virt_to_phys()
+ * takes the kernel's image, too.
+ */
+static inline bool sge_is_linear(const void *buf)
+{
+	unsigned long start = PAGE_OFFSET;
+
+	return likely((unsigned long)buf - start <
+		      (unsigned long)high_memory - start) ||
+	       !is_vmalloc_or_module_addr(buf);
+}
+
 /**
  * rdma_map_sge_single - map a kernel buffer and fill an SGE with it
  * @pd: protection domain of the QP that the SGE is posted to
@@ -75,7 +88,7 @@ static inline int rdma_map_sge_single(struct ib_pd *pd, struct ib_sge *sge,
 				      void *buf, size_t len,
 				      enum dma_data_direction dir)
 {
-	if (unlikely(is_vmalloc_or_module_addr(buf)))
+	if (unlikely(!sge_is_linear(buf)))
 		return -EINVAL;
 	if (!IS_ENABLED(CONFIG_VMAP_STACK) && unlikely(object_is_on_stack(buf)))
 		return -EINVAL;

@@ -8,7 +8,7 @@
 # under I/O, and mappings and allocations fail.
 #
 # SIZE=bytes to write at each block size, CYCLES=connects under I/O, ONLY=tests.
-# shellcheck disable=SC2015,SC2016,SC2317
+# shellcheck disable=SC2015,SC2016,SC2119,SC2317
 
 # iscsid and iscsiadm get an /etc/iscsi of their own
 [ "$ISER_MNT_NS" ] || [ "$(id -u)" != 0 ] ||
@@ -16,6 +16,8 @@
 
 # shellcheck source=wire.sh
 . "$(dirname "$0")/wire.sh"
+# shellcheck source=disk.sh
+. "$(dirname "$0")/disk.sh"
 
 SIZE=${SIZE:-16M}
 CYCLES=${CYCLES:-50}
@@ -27,7 +29,6 @@ CFG=/sys/kernel/config/target
 DISK=$CFG/core/iblock_0/selftest
 TPG=$CFG/iscsi/$IQN/tpgt_1
 NP=$TPG/np/$PORTAL
-LOG=$(mktemp -d)
 
 # --- the target: /dev/ram0 on r1 ---
 
@@ -132,8 +133,9 @@ session()
 	done
 }
 
-# lun [TENTHS]: prints the block device of the LUN, waits for it to show up
-lun()
+# disk [TENTHS]: prints the block device of the LUN, waits for it to show up
+# shellcheck disable=SC2120
+disk()
 {
 	local i dev
 
@@ -158,71 +160,11 @@ gone()
 	[ -z "$(session)" ]
 }
 
-# I/O that may fail, to have something going on while something else goes away,
-# beside what verify works on
-load_start()
-{
-	fio --name=load --filename="$1" --rw=randrw --bsrange=512-256k --direct=1 \
-		--ioengine=libaio --iodepth=16 --time_based --runtime=300 \
-		--offset=32M --size=32M \
-		--continue_on_error=all --error_dump=0 --allow_file_create=0 \
-		> /dev/null 2>&1 &
-	LOAD=$!
-	# some of it has to be under way
-	sleep 0.3
-}
-
-# The same for as long as the disk is there, and quick to start
-short_load()
-{
-	local i
-
-	for i in 4 64; do
-		dd if="$1" of=/dev/null bs=${i}k iflag=direct &
-		dd if=/dev/zero of="$1" bs=${i}k oflag=direct conv=notrunc,nocreat &
-	done 2> /dev/null
-	sleep 0.1
-}
-
-load_stop()
-{
-	kill "$LOAD" 2> /dev/null
-	# requests of a session that is being recovered may take a while
-	wait_for 90 eval '! kill -0 $LOAD 2> /dev/null' || { say "I/O hangs"; return 1; }
-	wait "$LOAD" 2> /dev/null
-	return 0
-}
-
-# verify BLOCK_SIZE...: random writes, then reads that compare
-verify()
-{
-	local bs dev jobs=()
-
-	dev=$(lun) || { say "no disk"; return 1; }
-	for bs; do
-		jobs+=(--name="$bs" --bs="$bs" --stonewall)
-	done
-	timeout 900 fio --filename="$dev" --allow_file_create=0 --rw=randwrite \
-		--size="$SIZE" --io_size="$SIZE" --direct=1 --ioengine=libaio \
-		--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
-		--output-format=terse --terse-version=3 --output="$LOG/fio" \
-		"${jobs[@]}" > "$LOG/err" 2>&1 ||
-		{ say "fio failed: $(tail -n1 "$LOG/err")"; return 1; }
-	# fio is content with nothing: the error, and KiB read and written
-	awk -F';' -v jobs=$# '
-		$1 == 3 {
-			printf "# bs=%s wrote=%d verified=%d\n", $3, $47 * 1024, $6 * 1024
-			if (!$5 && $47 && $6 >= $47)
-				good++
-		}
-		END { exit good != jobs }' "$LOG/fio"
-}
-
 # --- the tests ---
 
 t_connect()
 {
-	host_connect && lun > /dev/null
+	host_connect && disk > /dev/null
 }
 
 t_verify_small()
@@ -290,7 +232,7 @@ t_cycle()
 	local i dev
 
 	for ((i = 0; i < CYCLES; i++)); do
-		host_connect && dev=$(lun) || { say "connect $i failed"; return 1; }
+		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
 		short_load "$dev"
 		host_disconnect || { say "disconnect $i failed"; return 1; }
 		wait_for 60 eval '[ -z "$(jobs -r | grep "dd if")" ]' ||
@@ -308,7 +250,7 @@ check_alive()
 
 t_unload_host()
 {
-	host_connect && load_start "$(lun)" || return 1
+	host_connect && load_start "$(disk)" || return 1
 	# the disk is in use, and so is the module
 	! modprobe -r ib_iser 2> /dev/null || { say "unloaded under I/O"; return 1; }
 	host_disconnect && wait_for 10 gone || return 1
@@ -319,7 +261,7 @@ t_unload_host()
 t_unload_target()
 {
 	host_connect node.session.timeo.replacement_timeout=1 &&
-		load_start "$(lun)" || return 1
+		load_start "$(disk)" || return 1
 	target_down
 	[ ! -d /sys/module/ib_isert ] || { say "cannot unload ib_isert"; return 1; }
 	load_stop && target_up || return 1
@@ -329,7 +271,7 @@ t_unload_target()
 
 t_target_gone()
 {
-	host_connect && load_start "$(lun)" || return 1
+	host_connect && load_start "$(disk)" || return 1
 	echo 0 > "$TPG/enable"
 	sleep 1
 	echo 1 > "$TPG/enable"
@@ -340,7 +282,7 @@ t_target_gone()
 
 t_device_gone_host()
 {
-	host_connect && load_start "$(lun)" || return 1
+	host_connect && load_start "$(disk)" || return 1
 	rdma link delete r0 && wire_links "$TYPE" || return 1
 	live 60 || { say "no recovery"; return 1; }
 	SIZE=512K verify 64k || return 1
@@ -349,7 +291,7 @@ t_device_gone_host()
 
 t_device_gone_target()
 {
-	host_connect && load_start "$(lun)" || return 1
+	host_connect && load_start "$(disk)" || return 1
 	rdma link delete r1 && wire_links "$TYPE" || return 1
 	# isert does not listen again by itself
 	rmdir "$NP" && target_listen && live 60 || { say "no recovery"; return 1; }
@@ -370,7 +312,7 @@ t_global_rkey()
 # A connect of which something fails works out, or not.
 connect_or_not()
 {
-	host_connect 'node.conn[0].timeo.login_timeout=2' && lun 10 > /dev/null
+	host_connect 'node.conn[0].timeo.login_timeout=2' && disk 10 > /dev/null
 	host_disconnect
 	# the target waits 15 s for the rest of a login
 	rmdir "$NP" && target_listen || return 1
@@ -406,7 +348,7 @@ t_fail_io()
 	for reg in Y N; do
 		modprobe -r ib_iser && modprobe ib_iser always_register=$reg || return 1
 		host_connect 'node.conn[0].timeo.noop_out_interval=0' &&
-			load_start "$(lun)" || return 1
+			load_start "$(disk)" || return 1
 		before=$(echo /sys/class/iscsi_endpoint/*)
 		fail_map probability=5
 		sleep 2
@@ -419,45 +361,8 @@ t_fail_io()
 	modprobe -r ib_iser && check_alive
 }
 
-FAIL_SLAB=/sys/kernel/debug/failslab
-
-fail_slab()
-{
-	local set
-
-	for set in task-filter=Y ignore-gfp-wait=N verbose=0 interval=1 times=-1 "$@"; do
-		echo "${set#*=}" > $FAIL_SLAB/"${set%=*}" || return 1
-	done
-}
-
-# Under the modules of the test alone, where the kernel can tell: a file system
-# reads in kworkers, too.
-filter_stack()
-{
-	local name size addr start='' end=''
-
-	[ -e $FAIL_SLAB/require-start ] || return 0
-	while read -r name size _ _ _ addr _; do
-		[[ $name =~ ^(ib_iser|rdma_rxe|siw) ]] || continue
-		[[ $start && $start < $addr ]] || start=$addr
-		addr=$(printf '0x%x' $((addr + size)))
-		[[ $end > $addr ]] || end=$addr
-	done < /proc/modules
-	echo "$start" > $FAIL_SLAB/require-start
-	echo "$end" > $FAIL_SLAB/require-end
-}
-
-# fail_workers 0|1: allocations of the target's threads and of all kworkers, which
-# do the rest of its work and manage the connections of both sides
-fail_workers()
-{
-	local p
-
-	for p in $(pgrep 'kworker|iscsi_'); do
-		echo "$1" > /proc/"$p"/make-it-fail
-	done 2> /dev/null
-}
-
+# allocations of the target's threads and of all kworkers, which do the rest of its
+# work and manage the connections of both sides
 t_fail_alloc()
 {
 	local n ret
@@ -465,13 +370,13 @@ t_fail_alloc()
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	[ "$TYPE" != siw ] ||
 		skip "siw's connection manager does not survive it" || return
-	initiator_up && filter_stack || return 1
+	initiator_up && fail_slab_in 'ib_iser|rdma_rxe|siw' || return 1
 	for n in 1 3 10; do
-		fail_workers 1
+		fail_tasks 'kworker|iscsi_' 1
 		fail_slab probability=$n && connect_or_not
 		ret=$?
-		fail_slab probability=0
-		fail_workers 0
+		fail_slab
+		fail_tasks 'kworker|iscsi_' 0
 		[ $ret = 0 ] || return 1
 	done
 	check_alive
@@ -485,7 +390,7 @@ t_fail_alloc_host()
 	local n all nth
 
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
-	initiator_up && fail_slab probability=0 || return 1
+	initiator_up && fail_slab || return 1
 	nth=/proc/$ISCSID/fail-nth
 	[ -e "$nth" ] || skip "no fail-nth" || return
 	echo 1000000 > "$nth"

@@ -13,7 +13,6 @@
 . "$(dirname "$0")/wire.sh"
 
 CYCLES=${CYCLES:-20}
-LOG=$(mktemp -d)
 
 listening()
 {

@@ -12,6 +12,8 @@
 
 # shellcheck source=wire.sh
 . "$(dirname "$0")/wire.sh"
+# shellcheck source=disk.sh
+. "$(dirname "$0")/disk.sh"
 
 SIZE=${SIZE:-16M}
 CYCLES=${CYCLES:-50}
@@ -23,7 +25,6 @@ HOSTID=6f5c6d2e-2c4f-4c56-9d4e-0d6f6a1f2b10
 CFG=/sys/kernel/config/nvmet
 SUB=$CFG/subsystems/$NQN
 PORT=$CFG/ports/1
-LOG=$(mktemp -d)
 
 # --- the target: /dev/ram0 on r1 ---
 
@@ -73,7 +74,7 @@ controllers()
 }
 
 # prints the block device of the first namespace, waits for it to show up
-namespace()
+disk()
 {
 	local i ns
 
@@ -118,64 +119,6 @@ gone()
 	[ -z "$(controllers)" ]
 }
 
-# I/O that may fail, to have something going on while something else goes away
-load_start()
-{
-	fio --name=load --filename="$1" --rw=randrw --bsrange=512-256k --direct=1 \
-		--ioengine=libaio --iodepth=16 --time_based --runtime=300 --size=32M \
-		--continue_on_error=all --error_dump=0 --allow_file_create=0 \
-		> /dev/null 2>&1 &
-	LOAD=$!
-	# some of it has to be under way
-	sleep 0.3
-}
-
-# The same for as long as the namespace is there, and quick to start
-short_load()
-{
-	local i
-
-	for i in 4 64; do
-		dd if="$1" of=/dev/null bs=${i}k iflag=direct &
-		dd if=/dev/zero of="$1" bs=${i}k oflag=direct conv=notrunc,nocreat &
-	done 2> /dev/null
-	sleep 0.1
-}
-
-load_stop()
-{
-	kill "$LOAD" 2> /dev/null
-	# requests of a controller that reconnects may take a while
-	wait_for 90 eval '! kill -0 $LOAD 2> /dev/null' || { say "I/O hangs"; return 1; }
-	wait "$LOAD" 2> /dev/null
-	return 0
-}
-
-# verify BLOCK_SIZE...: random writes, then reads that compare
-verify()
-{
-	local bs dev jobs=()
-
-	dev=$(namespace) || { say "no namespace"; return 1; }
-	for bs; do
-		jobs+=(--name="$bs" --bs="$bs" --stonewall)
-	done
-	timeout 900 fio --filename="$dev" --allow_file_create=0 --rw=randwrite \
-		--size="$SIZE" --io_size="$SIZE" --direct=1 --ioengine=libaio \
-		--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
-		--output-format=terse --terse-version=3 --output="$LOG/fio" \
-		"${jobs[@]}" > "$LOG/err" 2>&1 ||
-		{ say "fio failed: $(tail -n1 "$LOG/err")"; return 1; }
-	# fio is content with nothing: the error, and KiB read and written
-	awk -F';' -v jobs=$# '
-		$1 == 3 {
-			printf "# bs=%s wrote=%d verified=%d\n", $3, $47 * 1024, $6 * 1024
-			if (!$5 && $47 && $6 >= $47)
-				good++
-		}
-		END { exit good != jobs }' "$LOG/fio"
-}
-
 # --- the tests ---
 
 t_connect()
@@ -205,7 +148,7 @@ t_fio()
 	local dev
 
 	# shellcheck disable=SC2086
-	dev=$(namespace) && fio --name=load --filename="$dev" --allow_file_create=0 \
+	dev=$(disk) && fio --name=load --filename="$dev" --allow_file_create=0 \
 		--direct=1 --ioengine=libaio --iodepth=16 $FIO > "$LOG/fio"
 }
 
@@ -219,7 +162,7 @@ t_cycle()
 	local i dev
 
 	for ((i = 0; i < CYCLES; i++)); do
-		host_connect && dev=$(namespace) || { say "connect $i failed"; return 1; }
+		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
 		short_load "$dev"
 		host_disconnect || { say "disconnect $i failed"; return 1; }
 		wait_for 60 eval '[ -z "$(jobs -r | grep "dd if")" ]' ||
@@ -237,14 +180,14 @@ check_alive()
 
 t_unload_host()
 {
-	host_connect && load_start "$(namespace)" || return 1
+	host_connect && load_start "$(disk)" || return 1
 	modprobe -r nvme-rdma || { say "cannot unload nvme-rdma"; return 1; }
 	load_stop && gone && check_alive
 }
 
 t_unload_target()
 {
-	host_connect ctrl_loss_tmo=2 && load_start "$(namespace)" || return 1
+	host_connect ctrl_loss_tmo=2 && load_start "$(disk)" || return 1
 	target_down || { say "cannot unload nvmet-rdma"; return 1; }
 	wait_for 60 gone || { say "the controller stays"; return 1; }
 	load_stop && target_up && check_alive
@@ -252,7 +195,7 @@ t_unload_target()
 
 t_target_gone()
 {
-	host_connect ctrl_loss_tmo=60 && load_start "$(namespace)" || return 1
+	host_connect ctrl_loss_tmo=60 && load_start "$(disk)" || return 1
 	rm $PORT/subsystems/$NQN
 	sleep 1
 	target_listen || return 1
@@ -263,7 +206,7 @@ t_target_gone()
 
 t_device_gone_host()
 {
-	host_connect ctrl_loss_tmo=60 && load_start "$(namespace)" || return 1
+	host_connect ctrl_loss_tmo=60 && load_start "$(disk)" || return 1
 	rdma link delete r0 || return 1
 	wait_for 60 gone || { say "the controller stays"; return 1; }
 	load_stop && wire_links "$TYPE" && check_alive
@@ -271,7 +214,7 @@ t_device_gone_host()
 
 t_device_gone_target()
 {
-	host_connect ctrl_loss_tmo=120 && load_start "$(namespace)" || return 1
+	host_connect ctrl_loss_tmo=120 && load_start "$(disk)" || return 1
 	rdma link delete r1 || return 1
 	# nvmet lets go of the port, and does not listen again by itself
 	rm $PORT/subsystems/$NQN
@@ -324,7 +267,7 @@ t_fail_io()
 	local dev
 
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
-	host_connect && dev=$(namespace) || return 1
+	host_connect && dev=$(disk) || return 1
 	load_start "$dev"
 	fail_map probability=5
 	sleep 3
@@ -334,51 +277,26 @@ t_fail_io()
 	SIZE=2M verify 4k 64k && host_disconnect && wait_for 60 gone && check_alive
 }
 
-# Under the modules of the test alone, where the kernel can tell: a file system
-# reads in kworkers, too.
-filter_stack()
-{
-	local name size addr start='' end=''
-
-	[ -e "$1/require-start" ] || return 0
-	while read -r name size _ _ _ addr _; do
-		[[ $name =~ ^(nvme|nvmet|rdma_rxe|siw) ]] || continue
-		[[ $start && $start < $addr ]] || start=$addr
-		addr=$(printf '0x%x' $((addr + size)))
-		[[ $end > $addr ]] || end=$addr
-	done < /proc/modules
-	echo "$start" > "$1/require-start"
-	echo "$end" > "$1/require-end"
-}
-
 # allocations of the host's process and of all kworkers, where the target runs
 t_fail_alloc()
 {
-	local slab=/sys/kernel/debug/failslab n p
+	local n
 
-	[ -d $slab ] || skip "no CONFIG_FAILSLAB" || return
+	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	[ "$TYPE" != siw ] ||
 		skip "siw's connection manager does not survive it" || return
 	modprobe nvme-rdma
-	filter_stack $slab
-	echo Y > $slab/task-filter
-	echo N > $slab/ignore-gfp-wait
-	echo 0 > $slab/verbose
-	echo -1 > $slab/times
-	for p in $(pgrep kworker); do
-		echo 1 > /proc/"$p"/make-it-fail
-	done 2> /dev/null
+	fail_slab_in 'nvme|nvmet|rdma_rxe|siw'
+	fail_tasks kworker 1
 	for n in 1 2 3 5 8 10; do
-		echo "$n" > $slab/probability
+		fail_slab probability="$n" || return 1
 		for _ in 1 2 3; do
 			( echo 1 > /proc/self/make-it-fail; host_connect ) 2> /dev/null
 			host_disconnect
 		done
 	done
-	echo 0 > $slab/probability
-	for p in $(pgrep kworker); do
-		echo 0 > /proc/"$p"/make-it-fail
-	done 2> /dev/null
+	fail_slab
+	fail_tasks kworker 0
 	host_disconnect
 	wait_for 60 gone || { say "a controller stays"; return 1; }
 	check_alive

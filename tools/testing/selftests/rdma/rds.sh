@@ -15,7 +15,6 @@
 
 # of some 400 of a connection with rings of 64, more if both ends connect at once
 FAIL_AT=${FAIL_AT:-1 65 129 200 300 386}
-LOG=$(mktemp -d)
 SYSCTL=/proc/sys/net/rds/ib
 
 # rds COMMAND [ARG...]: rds.py, whose last line says what is wrong, or missing
@@ -242,46 +241,21 @@ t_fail_io()
 	load_stop && rds messages 1 && rds rdma write && nothing_pinned
 }
 
-# Under the modules of the test alone, where the kernel can tell: a file system
-# reads in kworkers, too.
-filter_stack()
-{
-	local name size addr start='' end=''
-
-	[ -e "$1/require-start" ] || return 0
-	while read -r name size _ _ _ addr _; do
-		[[ $name =~ ^(rds|rdma_rxe) ]] || continue
-		[[ $start && $start < $addr ]] || start=$addr
-		addr=$(printf '0x%x' $((addr + size)))
-		[[ $end > $addr ]] || end=$addr
-	done < /proc/modules
-	echo "$start" > "$1/require-start"
-	echo "$end" > "$1/require-end"
-}
-
 # allocations of the sender and of all kworkers
 t_fail_alloc()
 {
-	local slab=/sys/kernel/debug/failslab n p
+	local n
 
-	[ -d $slab ] || skip "no CONFIG_FAILSLAB" || return
-	filter_stack $slab
-	echo Y > $slab/task-filter
-	echo N > $slab/ignore-gfp-wait
-	echo 0 > $slab/verbose
-	echo -1 > $slab/times
+	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
+	fail_slab_in 'rds|rdma_rxe'
 	load_start faults
-	for p in $(pgrep kworker); do
-		echo 1 > /proc/"$p"/make-it-fail
-	done 2> /dev/null
+	fail_tasks kworker 1
 	for n in 1 3 10; do
-		echo "$n" > $slab/probability
+		fail_slab probability="$n" || return 1
 		sleep 2
 	done
-	echo 0 > $slab/probability
-	for p in $(pgrep kworker); do
-		echo 0 > /proc/"$p"/make-it-fail
-	done 2> /dev/null
+	fail_slab
+	fail_tasks kworker 0
 	load_stop && rds messages 1 && nothing_pinned
 }
 

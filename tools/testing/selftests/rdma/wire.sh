@@ -16,6 +16,9 @@ DIR=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # shellcheck source=/dev/null
 . "$DIR/../kselftest/ktap_helpers.sh"
 
+# shellcheck disable=SC2034
+LOG=$(mktemp -d)
+
 A0=10.9.0.1
 A1=10.9.1.1
 
@@ -146,4 +149,43 @@ fail_map()
 	for set in probability=0 interval=1 times=-1 space=0 verbose=0 "$@"; do
 		echo "${set#*=}" > $FAIL_MAP/"${set%=*}" || return 1
 	done
+}
+
+# fail_slab ATTR=VALUE...: the same for allocations, of the tasks that fail_tasks names
+FAIL_SLAB=/sys/kernel/debug/failslab
+fail_slab()
+{
+	local set
+
+	for set in probability=0 interval=1 times=-1 space=0 verbose=0 \
+		   task-filter=Y ignore-gfp-wait=N "$@"; do
+		echo "${set#*=}" > $FAIL_SLAB/"${set%=*}" || return 1
+	done
+}
+
+# fail_tasks PATTERN 0|1
+fail_tasks()
+{
+	local p
+
+	for p in $(pgrep "$1"); do
+		echo "$2" > /proc/"$p"/make-it-fail
+	done 2> /dev/null
+}
+
+# fail_slab_in PATTERN: under these modules alone, where the kernel can tell. A file
+# system reads in kworkers, too.
+fail_slab_in()
+{
+	local name size addr start='' end=''
+
+	[ -e $FAIL_SLAB/require-start ] || return 0
+	while read -r name size _ _ _ addr _; do
+		[[ $name =~ ^($1) ]] || continue
+		[[ $start && $start < $addr ]] || start=$addr
+		addr=$(printf '0x%x' $((addr + size)))
+		[[ $end > $addr ]] || end=$addr
+	done < /proc/modules
+	echo "$start" > $FAIL_SLAB/require-start
+	echo "$end" > $FAIL_SLAB/require-end
 }
