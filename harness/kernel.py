@@ -4,8 +4,8 @@
 
     kernel.py config|build uml|x86|i386 [--tree DIR] [--plain]
 
---tree is build/linux unless told otherwise, --plain leaves out the debug
-options (for make bench). The output folder lies inside the tree, so that kbuild
+--tree is build/linux unless told otherwise, --plain is without the debug options
+(for make bench). The output folder lies inside the tree, so that kbuild
 uses relative paths and ccache hits across trees and clones.
 """
 import argparse
