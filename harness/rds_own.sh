@@ -14,8 +14,8 @@ cp -r --parents net/rds tools/testing/selftests/net/{rds,lib} tools/testing/self
 # it asks for RDS over TCP, even where it does not use it
 { zcat /proc/config.gz; echo CONFIG_RDS_TCP=y; } > /tmp/rds/.config
 cd /tmp/rds/tools/testing/selftests/net/rds || exit 1
-# RDS asks a transport for its addresses under rds_trans_sem, and rdma_cm calls RDS,
-# which takes it, with an id locked: lockdep cannot tell the two ids apart
+# To learn whether a peer is local RDS makes and destroys an rdma_cm id, with another
+# one locked: lockdep cannot tell the two apart
 echo 0 > /proc/sys/kernel/prove_locking
 modprobe -a rds_rdma rdma_rxe sch_netem
 

@@ -31,8 +31,13 @@ CMSG_RDMA_ARGS, CMSG_RDMA_DEST, CMSG_RDMA_MAP, CMSG_RDMA_STATUS = 1, 2, 3, 4
 CMSG_FADD, CMSG_CSWP, CMSG_MASKED_FADD, CMSG_MASKED_CSWP = 6, 7, 8, 9
 READWRITE, FENCE, INVALIDATE, USE_ONCE, NOTIFY_ME, SILENT = 1, 2, 4, 8, 0x20, 0x40
 SUCCESS, REMOTE_ERROR, CANCELED, DROPPED = 0, 1, 2, 3
-RDS_INFO_COUNTERS = 10000
+RDS_INFO_COUNTERS, RDS_INFO_CONNECTIONS, RDS_INFO_RETRANS_MESSAGES = 10000, 10001, 10004
+CONNECTING, CONNECTED = 2, 4
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+
+# Seconds without progress. Who waits for the answer to a message of the CM sends it again
+# after 4 s, 15 times before giving up, and takes no other connection until then.
+PATIENCE = 180
 
 PAGE = mmap.PAGESIZE
 MIB = 1 << 20
@@ -152,9 +157,9 @@ class End:
         poll.register(self.sock, what)
         return poll.poll(max(timeout, 0) * 1000)
 
-    def send(self, data, *cmsgs, timeout=60):
+    def send(self, data, *cmsgs):
         """With cmsgs as (type, data). Waits if there is no room, or no connection yet."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE
         ancillary = [(SOL_RDS, kind, value) for kind, value in cmsgs]
         while True:
             try:
@@ -205,9 +210,9 @@ class End:
                             f"sent {want[0]} bytes, checksum {want[1]:#x}")
         return data, cmsgs
 
-    def receive(self, timeout=60):
+    def receive(self):
         """The next message."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE
         while True:
             got = self.try_receive()
             if got and got[0]:
@@ -216,9 +221,9 @@ class End:
                 expect(self.wait(select.POLLIN, end - time.monotonic()),
                        f"{self.name[0]} receives nothing")
 
-    def status(self, token, timeout=60):
+    def status(self, token):
         """How the operation with that token ended."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE
         while token not in self.statuses:
             if not self.try_receive():
                 expect(self.wait(select.POLLIN, end - time.monotonic()), "no notification")
@@ -281,28 +286,37 @@ def pair(**options):
     return ends
 
 
-def ping(ends, timeout=90):
-    """Both directions work."""
+def ping(ends):
+    """Both directions work; one after the other, so that only one end connects."""
     for end in ends:
-        end.send(b"ping", timeout=timeout)
-    for end in ends:
-        while end.peer.sent:
-            end.receive(timeout)
+        end.send(b"ping")
+        while end.sent:
+            end.peer.receive()
 
 
-def drain(ends, timeout):
-    """Receive all that has been sent."""
-    deadline = time.monotonic() + timeout
+def drain(ends):
+    """Receive all that has been sent, as long as some of it arrives."""
     poll = select.poll()
     for end in ends:
         poll.register(end.sock, select.POLLIN)
+    left, deadline = None, 0
     while any(end.sent for end in ends):
-        expect(time.monotonic() < deadline,
-               f"{[len(end.sent) for end in ends]} messages do not arrive")
+        if left != [len(end.sent) for end in ends]:
+            left = [len(end.sent) for end in ends]
+            deadline = time.monotonic() + PATIENCE
+        expect(time.monotonic() < deadline, f"{left} messages do not arrive")
         poll.poll(100)
         for end in ends:
             while end.try_receive():
                 pass
+
+
+def wait_for(what, condition):
+    """Until condition() is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        expect(time.monotonic() < deadline, f"no {what}")
+        time.sleep(0.01)
 
 
 def wire_bytes(netdev):
@@ -310,22 +324,65 @@ def wire_bytes(netdev):
         return int(file.read())
 
 
-def counters():
-    """The kernel's statistics of RDS."""
+def info(what, layout):
+    """What the kernel knows, by one of RDS_INFO_*."""
     size = ctypes.c_uint32(65536)
     buffer = ctypes.create_string_buffer(size.value)
     with socket.socket(socket.AF_RDS, socket.SOCK_SEQPACKET) as sock:
         each = ctypes.CDLL(None, use_errno=True).getsockopt(
-            sock.fileno(), SOL_RDS, RDS_INFO_COUNTERS, buffer, ctypes.byref(size))
-    expect(each == 40, f"RDS_INFO_COUNTERS: {os.strerror(ctypes.get_errno())}")
+            sock.fileno(), SOL_RDS, what, buffer, ctypes.byref(size))
+    expect(each == struct.calcsize(layout), f"RDS_INFO {what}: size {each}, "
+                                            f"{os.strerror(ctypes.get_errno())}")
+    return struct.iter_unpack(layout, buffer.raw[:size.value])
+
+
+def counters():
+    """The kernel's statistics of RDS."""
     return {name.rstrip(b"\0").decode(): value
-            for name, value in struct.iter_unpack("=32sQ", buffer.raw[:size.value])}
+            for name, value in info(RDS_INFO_COUNTERS, "=32sQ")}
+
+
+def connections():
+    """{(local, remote): its state}"""
+    states = {0: "down", CONNECTING: "connecting", CONNECTED: "up"}
+    return {(socket.inet_ntoa(local), socket.inet_ntoa(remote)):
+            states[flags & (CONNECTING | CONNECTED)]
+            for _, _, local, remote, trans, flags, _ in
+            info(RDS_INFO_CONNECTIONS, "=QQ4s4s16sBB") if trans.startswith(b"infiniband")}
+
+
+def pinned():
+    """Pages that RDS has pinned; nobody else pins some for long."""
+    with open("/proc/vmstat", encoding="ascii") as file:
+        count = dict(line.split() for line in file)
+    return int(count["nr_foll_pin_acquired"]) - int(count["nr_foll_pin_released"])
+
+
+def acknowledged(ends):
+    """All that has been sent so far, for which more has to be sent the other way."""
+    def waiting():
+        return {message[:5] for message in info(RDS_INFO_RETRANS_MESSAGES, "=QI4s4sHHBB")}
+    before = waiting()
+    deadline = time.monotonic() + PATIENCE
+    while before & waiting():
+        expect(time.monotonic() < deadline, "no acknowledgment")
+        ping(ends)
 
 
 # commands
 
-def c_ping(seconds="90"):
-    ping(pair(), int(seconds))
+def c_ping():
+    ping(pair())
+
+
+def c_flush():
+    """Unmap the MRs that nobody uses any more."""
+    End(0).flush()
+
+
+def c_up():
+    """Both ends are connected."""
+    wait_for("connection", lambda: list(connections().values()) == ["up", "up"])
 
 
 def c_messages(times="8"):
@@ -342,7 +399,7 @@ def c_messages(times="8"):
             for end in ends:
                 while end.try_receive():
                     pass
-        drain(ends, 60)
+        drain(ends)
     print(f"bytes={ends[0].bytes + ends[1].bytes}")
 
 
@@ -383,7 +440,7 @@ def c_load(*options):
     for end in ends:
         poll.register(end.sock, select.POLLIN)
     messages = operations = 0
-    while not stop:
+    while not stop or messages <= 20:
         for end in ends:
             # many under way, but not so many that one sees the queue only
             while len(end.sent) < 30 and end.try_send(
@@ -399,9 +456,8 @@ def c_load(*options):
             while end.try_receive():
                 pass
     FAULTS.off()
-    drain(ends, 120)
+    drain(ends)
     ping(ends)
-    expect(messages > 20, f"{messages} messages only")
     print(f"{messages} messages, {ends[0].bytes + ends[1].bytes} bytes, {operations} RDMA")
 
 
@@ -462,9 +518,9 @@ def c_mr():
     target.send(b"again", (CMSG_RDMA_DEST, struct.pack("=Q", cookie)))
     again = initiator.receive()[1].get(CMSG_RDMA_DEST)
     expect(again == struct.pack("=Q", cookie), "no cookie by RDS_CMSG_RDMA_DEST")
-    # a message that told of it keeps it, until something else carries an acknowledgment
-    ping(ends)
     target.free(cookie, INVALIDATE)
+    # a message that told of it keeps it, until something else carries an acknowledgment
+    wait_for("end of the MR", lambda: ping(ends) or target.flush() or not pinned())
 
     # not after that
     before = remote.get()
@@ -483,9 +539,9 @@ def c_bounds():
     target, initiator = ends
     remote = Memory(PAGE)
     cookie = target.map(remote)
-    ping(ends)
+    acknowledged(ends)
     token = initiator.rdma(cookie, [Memory(64)], READWRITE, offset=PAGE - 32)
-    time.sleep(0.5)
+    wait_for("end of the connection", lambda: "up" not in connections().values())
     # a connection does not go down before its MRs are gone
     target.free(cookie, INVALIDATE)
     status = initiator.status(token)
@@ -518,7 +574,7 @@ def c_get_mr():
 def atomic(initiator, remote, kind, cookie, old, new, *operands):
     local = Memory(8)
     remote.put(struct.pack("=Q", old))
-    status = initiator.status(initiator.atomic(kind, cookie, local, *operands), 10)
+    status = initiator.status(initiator.atomic(kind, cookie, local, *operands))
     expect(status == SUCCESS, f"status {status}")
     expect(local.u64() == old, f"returned {local.u64():#x}, not {old:#x}")
     expect(remote.u64() == new, f"made {remote.u64():#x} of {old:#x}, not {new:#x}")
@@ -571,7 +627,7 @@ def c_pool(size):
             cookies.append(cookie.value)
         print(f"{len(cookies)} MRs", flush=True)
         expect(len(cookies) == int(size), f"{len(cookies)} MRs out of a pool of {size}")
-        drain(ends, 60)
+        drain(ends)
         for part, cookie in zip(memory, cookies):
             local = [Memory(100)]
             part.put(some_bytes(100))
@@ -580,7 +636,7 @@ def c_pool(size):
         for cookie in cookies:
             ends[0].free(cookie)
         ends[0].flush()
-        drain(ends, 60)
+        drain(ends)
 
 
 def c_cancel():
@@ -589,7 +645,7 @@ def c_cancel():
     ping(ends)
     remote, local = Memory(100000), [Memory(100000, 11)]
     cookie = target.map(remote)
-    ping(ends)
+    acknowledged(ends)
     subprocess.run("tc qdisc add dev d1 root netem loss 100%".split(), check=True)
     try:
         token = sender.rdma(cookie, local, READWRITE)
@@ -606,7 +662,7 @@ def c_cancel():
     sender.sent.clear()
     sender.send(b"after")
     for count in range(100):
-        expect(target.wait(select.POLLIN, 60), "nothing after that arrives")
+        expect(target.wait(select.POLLIN, PATIENCE), "nothing after that arrives")
         try:
             if target.sock.recv(MIB) == b"after":
                 break
@@ -625,29 +681,39 @@ def c_congestion(kind):
     """
     sender, receiver = ends = End(0), End(1, rcvbuf=64 << 10)
     sender.peer, receiver.peer = receiver, sender
+    sender.introduce()
     subprocess.run(["rdma", "link", "delete", "r0"], check=True)
     receiver.introduce()
     subprocess.run(["rdma", "link", "add", "r0", "type", kind, "netdev", "d0"], check=True)
-    sender.introduce()
     ping(ends)
     other = End(1, PORT + 1)
-    rounds, before, wire = 10, counters(), wire_bytes("d1")
+
+    def count_of(what):
+        return counters()[what]
+
+    rounds, before, wire = 10, count_of("cong_update_queued"), wire_bytes("d1")
     for _ in range(rounds):
+        maps = count_of("cong_update_received")
         for count in range(1000):
+            got = count_of("recv_queued")
             if not sender.try_send(some_bytes(4000)):
                 break
-            time.sleep(0.01)
+            wait_for("message", lambda: count_of("recv_queued") > got)
         expect(10 < count < 100, f"congested after {count} messages")
+        # the map is under way, and the next one is another one
+        wait_for("congestion map", lambda: count_of("cong_update_received") > maps)
         # the port next to it is not
         sender.peer, other.peer = other, sender
         sender.sent, sent = collections.deque(), sender.sent
         sender.send(b"other")
         other.receive()
         sender.peer, sender.sent = receiver, sent
-        drain(ends, 30)
+        maps = count_of("cong_update_received")
+        drain(ends)
+        wait_for("congestion map", lambda: count_of("cong_update_received") > maps)
         ping(ends)
-    queued, wire = counters()["cong_update_queued"], wire_bytes("d1") - wire
-    queued -= before["cong_update_queued"]
+    queued, wire = count_of("cong_update_queued"), wire_bytes("d1") - wire
+    queued -= before
     print(f"{queued} updates, {wire} bytes")
     expect(queued >= 2 * rounds, f"{queued} updates of the congestion map")
     expect(wire > 2 * rounds * 8192, f"{wire} bytes on the wire, too few for {queued} maps")
@@ -661,7 +727,7 @@ def main():
         print(reason)
         return KSFT_SKIP
     except (Failure, OSError) as error:
-        print(f"{sys.argv[1]}: {error}")
+        print(f"{sys.argv[1]}: {error}; {connections()}")
         return 1
     return 0
 

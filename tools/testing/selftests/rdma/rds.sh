@@ -20,7 +20,7 @@ SYSCTL=/proc/sys/net/rds/ib
 # rds COMMAND [ARG...]: rds.py, whose last line says what is wrong, or missing
 rds()
 {
-	timeout 120 python3 "$DIR/rds.py" "$@" > "$LOG/rds" 2>&1
+	timeout 600 python3 "$DIR/rds.py" "$@" > "$LOG/rds" 2>&1
 	rds_result $? "$LOG/rds"
 }
 
@@ -52,9 +52,9 @@ rds_wire()
 # load_start [OPTION...]
 load_start()
 {
-	timeout 300 python3 "$DIR/rds.py" load "$@" > "$LOG/load" 2>&1 &
+	timeout 900 python3 "$DIR/rds.py" load "$@" > "$LOG/load" 2>&1 &
 	LOAD=$!
-	wait_for 90 eval 'grep -q ready "$LOG/load" || ! kill -0 $LOAD'
+	wait_for 200 eval 'grep -q ready "$LOG/load" || ! kill -0 $LOAD'
 	# some of it has to be under way
 	sleep 0.5
 }
@@ -66,9 +66,12 @@ load_stop()
 	rds_result $? "$LOG/load"
 }
 
+# On a slow machine an answer can take longer than the two tries of RDS, and an
+# RDMA that was under way when a connection is lost is lost as well. With 7, rxe
+# never gives up.
 load_rds()
 {
-	modprobe rds_rdma "$@" || return 1
+	modprobe rds_rdma rds_ib_retry_count=5 "$@" || return 1
 	[ -d $SYSCTL ]
 }
 
@@ -86,9 +89,12 @@ pinned()
 		END { print n }' /proc/vmstat
 }
 
+# An MR whose last message was still on its way when it was freed is unmapped with
+# others.
 nothing_pinned()
 {
-	wait_for 10 eval '[ "$(pinned)" = 0 ]' || { say "$(pinned) pages stay pinned"; return 1; }
+	wait_for 60 eval 'rds flush; [ "$(pinned)" = 0 ]' ||
+		{ say "$(pinned) pages stay pinned"; return 1; }
 }
 
 # --- the tests ---
@@ -148,21 +154,24 @@ t_lost()
 {
 	command -v tc > /dev/null || skip "no tc" || return
 	modprobe -q sch_netem || skip "no CONFIG_NET_SCH_NETEM" || return
+	reload rds_ib_retry_count=1 || return
 	load_start
 	tc qdisc add dev d0 root netem loss 100%
-	# IB_WC_RETRY_EXC_ERR, of either end
-	wait_for 20 eval 'log_of lost | grep -q "had status 12"'
+	# of either end; what is flushed may be seen before what has failed
+	wait_for 60 eval 'log_of lost | grep -q "disconnecting and reconnecting"'
 	local ret=$?
 
 	tc qdisc del dev d0 root
-	load_stop && [ $ret = 0 ] || { say "no connection was lost"; return 1; }
+	load_stop && reload || return 1
+	[ $ret = 0 ] || { say "no connection was lost"; return 1; }
 }
 
 t_cancel()
 {
 	command -v tc > /dev/null || skip "no tc" || return
 	modprobe -q sch_netem || skip "no CONFIG_NET_SCH_NETEM" || return
-	rds cancel && nothing_pinned
+	# what the wire has taken is taken back when the connection is lost
+	reload rds_ib_retry_count=1 && rds cancel && nothing_pinned && reload
 }
 
 t_device_gone()
@@ -171,9 +180,8 @@ t_device_gone()
 
 	load_start
 	for i in 0 1; do
-		rdma link delete r$i && sleep 0.3 && wire_links "$TYPE" ||
+		rdma link delete r$i && wire_links "$TYPE" && rds up ||
 			{ load_stop; return 1; }
-		sleep 2
 	done
 	load_stop
 }
@@ -208,22 +216,19 @@ free_kb()
 	awk '$1 == "MemFree:" { print $2 }' /proc/meminfo
 }
 
-# The n-th mapping fails, of headers or fragments of either side. A connection is
-# set up as soon as there is a device.
+# The n-th mapping fails, of headers or fragments of either side
 t_fail_connect()
 {
 	local n hit=0 tried=0
 
 	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
-	echo 64 > $SYSCTL/max_send_wr
-	echo 64 > $SYSCTL/max_recv_wr
-	rds ping || return 1
 	for n in $FAIL_AT; do
+		reload || return 1
+		echo 64 > $SYSCTL/max_send_wr
+		echo 64 > $SYSCTL/max_recv_wr
 		tried=$((tried + 1))
-		rdma link delete r0 || return 1
-		# those of the receives of MADs come first
-		fail_map probability=100 times=1 space=$((513 + n)) || return 1
-		wire_links "$TYPE" && rds ping || { say "no connection (n=$n)"; return 1; }
+		fail_map probability=100 times=1 space="$n" || return 1
+		rds ping || { say "no connection (n=$n)"; return 1; }
 		[ "$(cat "$FAIL_MAP/times")" != 0 ] || hit=$((hit + 1))
 		fail_map
 	done
@@ -235,8 +240,8 @@ t_fail_io()
 {
 	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
 	load_start rdma
-	fail_map probability=5
-	sleep 4
+	fail_map probability=5 times=200
+	wait_for 60 eval '[ "$(cat "$FAIL_MAP/times")" = 0 ]' || say "fewer failures"
 	fail_map
 	load_stop && rds messages 1 && rds rdma write && nothing_pinned
 }
@@ -244,7 +249,7 @@ t_fail_io()
 # allocations of the sender and of all kworkers
 t_fail_alloc()
 {
-	local n
+	local n ret=0
 
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	fail_slab_in 'rds|rdma_rxe'
@@ -256,7 +261,10 @@ t_fail_alloc()
 	done
 	fail_slab
 	fail_tasks kworker 0
-	load_stop && rds messages 1 && nothing_pinned
+	# Where rxe has no memory for a packet of QP 1, its receives are flushed, and
+	# nobody posts them again.
+	rdma link delete r0 && rdma link delete r1 && wire_links "$TYPE" || ret=1
+	load_stop && rds messages 1 && nothing_pinned && [ $ret = 0 ]
 }
 
 cleanup()
