@@ -123,7 +123,7 @@ gone()
 
 t_connect()
 {
-	host_connect && namespace > /dev/null
+	host_connect && disk > /dev/null
 }
 
 t_verify_small()
