@@ -99,42 +99,26 @@ void rdma_sge_cleanup(void)
 }
 
 /*
- * How long an SGE may get by merging neighbours, and which addresses it may not
- * cross. A device that does no DMA takes anything.
+ * Whether an SGE may get @len bytes longer, which follow it in memory. A device
+ * that does no DMA takes anything.
  */
-struct sge_limits {
-	u32 max_len;
-	u64 boundary_mask;
-};
-
-static void sge_init_limits(struct ib_device *dev, struct sge_limits *limits)
+static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
+			 u32 len, size_t max_len)
 {
-	limits->max_len = U32_MAX;
-	limits->boundary_mask = U64_MAX;
+	u64 boundary_mask = U64_MAX, total = (u64)sge->length + len;
+
 	if (ib_has_dma_device(dev)) {
-		limits->max_len = ib_dma_max_seg_size(dev);
-		limits->boundary_mask = dma_get_seg_boundary(dev->dma_device);
+		max_len = min_t(size_t, max_len, ib_dma_max_seg_size(dev));
+		boundary_mask = dma_get_seg_boundary(dev->dma_device);
 	}
+	return total <= max_len &&
+	       (sge->addr | boundary_mask) ==
+	       ((sge->addr + total - 1) | boundary_mask);
 }
 
-static bool sge_can_merge(const struct ib_sge *sge, u64 addr, u32 len,
-			  const struct sge_limits *limits)
-{
-	u64 total = (u64)sge->length + len;
-
-	return sge->length && addr == sge->addr + sge->length &&
-	       total <= limits->max_len &&
-	       (sge->addr | limits->boundary_mask) ==
-	       ((sge->addr + total - 1) | limits->boundary_mask);
-}
-
-/*
- * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
- * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
- * entries where there is no DMA.
- */
-int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		 enum dma_data_direction dir)
+static __always_inline int sgl_map(struct ib_device *dev,
+				   struct scatterlist *sgl, int nents,
+				   enum dma_data_direction dir)
 {
 	struct sg_table sgt = {
 		.sgl		= sgl,
@@ -160,6 +144,50 @@ int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
 		if (is_pci_p2pdma_page(sg_page(sg)))
 			return -EREMOTEIO;
 	return nents;
+}
+
+static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
+				    struct scatterlist *sgl, int segs,
+				    u32 offset)
+{
+	bool phys = !ib_has_dma_device(pd->device);
+	struct ib_sge counted, *sge = NULL;
+	u32 lkey = pd->local_dma_lkey;
+	struct scatterlist *sg;
+	u64 end = 0;
+	int i, n = 0;
+
+	for_each_sg(sgl, sg, segs, i) {
+		u64 addr = (phys ? sg_phys(sg) : sg_dma_address(sg)) + offset;
+		u32 len = (phys ? sg->length : sg_dma_len(sg)) - offset;
+
+		offset = 0;
+		if (!len)
+			continue;
+		if (addr == end && sge &&
+		    sge_can_grow(pd->device, sge, len, U32_MAX)) {
+			sge->length += len;
+		} else {
+			sge = sges ? &sges[n] : &counted;
+			sge->addr = addr;
+			sge->length = len;
+			sge->lkey = lkey;
+			n++;
+		}
+		end = addr + len;
+	}
+	return n;
+}
+
+/*
+ * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
+ * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
+ * entries where there is no DMA.
+ */
+int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		 enum dma_data_direction dir)
+{
+	return sgl_map(dev, sgl, nents, dir);
 }
 
 /*
@@ -188,31 +216,7 @@ int rdma_sgl_skip(struct ib_device *dev, struct scatterlist **sgl, int segs,
 int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 		  struct scatterlist *sgl, int segs, u32 offset)
 {
-	bool phys = !ib_has_dma_device(pd->device);
-	struct ib_sge sge = { .lkey = pd->local_dma_lkey };
-	struct sge_limits limits;
-	struct scatterlist *sg;
-	int i, n = 0;
-
-	sge_init_limits(pd->device, &limits);
-	for_each_sg(sgl, sg, segs, i) {
-		u64 addr = (phys ? sg_phys(sg) : sg_dma_address(sg)) + offset;
-		u32 len = (phys ? sg->length : sg_dma_len(sg)) - offset;
-
-		offset = 0;
-		if (!len)
-			continue;
-		if (sge_can_merge(&sge, addr, len, &limits)) {
-			sge.length += len;
-		} else {
-			sge.addr = addr;
-			sge.length = len;
-			n++;
-		}
-		if (sges)
-			sges[n - 1] = sge;
-	}
-	return n;
+	return sgl_fill(pd, sges, sgl, segs, offset);
 }
 
 /**
@@ -242,7 +246,7 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 {
 	int segs, n;
 
-	segs = rdma_sgl_map(pd->device, sgl, nents, dir);
+	segs = sgl_map(pd->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
@@ -254,7 +258,7 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			goto out_unmap;
 		}
 	}
-	n = rdma_sgl_fill(pd, sges, sgl, segs, 0);
+	n = sgl_fill(pd, sges, sgl, segs, 0);
 	if (n)
 		return n;
 	n = -EINVAL;
@@ -321,8 +325,7 @@ EXPORT_SYMBOL(rdma_sync_sgl_for_device);
  */
 static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
 		     const struct bio_vec *bvecs, struct bvec_iter start,
-		     const struct sge_limits *limits,
-		     enum dma_data_direction dir)
+		     size_t max_len, enum dma_data_direction dir)
 {
 	struct ib_sge run = {};
 	struct bvec_iter iter;
@@ -336,7 +339,8 @@ static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
 			ret = -EREMOTEIO;
 			goto out_unmap;
 		}
-		if (sge_can_merge(&run, bvec_phys(&bv), bv.bv_len, limits)) {
+		if (run.length && bvec_phys(&bv) == run.addr + run.length &&
+		    sge_can_grow(pd->device, &run, bv.bv_len, max_len)) {
 			run.length += bv.bv_len;
 			continue;
 		}
@@ -386,24 +390,22 @@ int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 			       enum dma_data_direction dir)
 {
 	struct ib_device *dev = pd->device;
-	struct sge_limits limits;
+	size_t max_len = U32_MAX;
 	int n;
 
 	if (!iter.bi_size)
 		return -EINVAL;
 
-	sge_init_limits(dev, &limits);
 	/* a merged run has to fit a bounce buffer, as its parts did */
 	if (ib_has_dma_device(dev))
-		limits.max_len = min_t(size_t, limits.max_len,
-				       dma_max_mapping_size(dev->dma_device));
+		max_len = min(max_len, dma_max_mapping_size(dev->dma_device));
 
-	n = bvec_fill(pd, NULL, bvecs, iter, &limits, dir);
+	n = bvec_fill(pd, NULL, bvecs, iter, max_len, dir);
 	if (n < 0)
 		return n;
 	if (n > max_sge)
 		return -E2BIG;
-	return bvec_fill(pd, sges, bvecs, iter, &limits, dir);
+	return bvec_fill(pd, sges, bvecs, iter, max_len, dir);
 }
 EXPORT_SYMBOL(rdma_fill_ib_sge_from_bvec);
 
