@@ -101,7 +101,8 @@ def command(kern, out, memory, append):
                                        "printk.time=1",
                                        "ip=10.9.0.1:::255.255.255.0:guest:dummy0:off", *append])]
     args = [f"init={HARNESS}/guest-init", "panic=-1", "ro", "printk.time=1",
-            f"GUEST_KIND={kern.kind}",
+            # splats are looked for in all of it, when the test has ended
+            "log_buf_len=8M", f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
     if kern.kind == "uml":
         return [str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",

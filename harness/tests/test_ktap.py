@@ -34,6 +34,10 @@ class Ktap(unittest.TestCase):
         self.check("TAP version 13\n1..3\n# said\nok 1 one\nnot ok 2 two\nok 3 three # SKIP why\n",
                    ["one"], ["two"], ["three (why)"])
 
+    def test_nothing_to_run(self):
+        self.check("1..1\nok 1 one\nTAP version 13\n1..0 # SKIP no fio\n",
+                   ["one"], [], [], True)
+
     def test_two_devices_one_plan(self):
         self.check("1..2\nok 1 rxe connect\nok 2 siw connect\n",
                    ["rxe connect", "siw connect"], [], [])

@@ -55,7 +55,8 @@ static inline int __rdma_map_sge(struct ib_pd *pd, struct ib_sge *sge,
 
 /*
  * Nearly always in the linear map, which costs no call to find out. virt_to_phys()
- * takes the kernel's image, too.
+ * takes the kernel's image, too, which is in there where there is highmem, and
+ * behind it kmap_local_page().
  */
 static inline bool sge_is_linear(const void *buf)
 {
@@ -63,7 +64,7 @@ static inline bool sge_is_linear(const void *buf)
 
 	return likely((unsigned long)buf - start <
 		      (unsigned long)high_memory - start) ||
-	       !is_vmalloc_or_module_addr(buf);
+	       (!IS_ENABLED(CONFIG_HIGHMEM) && !is_vmalloc_or_module_addr(buf));
 }
 
 /**

@@ -116,9 +116,13 @@ static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
 	       ((sge->addr + total - 1) | boundary_mask);
 }
 
-static __always_inline int sgl_map(struct ib_device *dev,
-				   struct scatterlist *sgl, int nents,
-				   enum dma_data_direction dir)
+/*
+ * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
+ * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
+ * entries where there is no DMA; or what the DMA API says.
+ */
+int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		 enum dma_data_direction dir)
 {
 	struct sg_table sgt = {
 		.sgl		= sgl,
@@ -135,23 +139,31 @@ static __always_inline int sgl_map(struct ib_device *dev,
 
 	if (ib_has_dma_device(dev)) {
 		ret = dma_map_sgtable(dev->dma_device, &sgt, dir, 0);
-		if (ret)
-			return ret == -EREMOTEIO ? ret : -ENOMEM;
-		return sgt.nents;
+		return ret ? ret : sgt.nents;
 	}
 
-	for_each_sg(sgl, sg, nents, i)
-		if (is_pci_p2pdma_page(sg_page(sg)))
-			return -EREMOTEIO;
+	if (IS_ENABLED(CONFIG_PCI_P2PDMA))
+		for_each_sg(sgl, sg, nents, i)
+			if (is_pci_p2pdma_page(sg_page(sg)))
+				return -EREMOTEIO;
 	return nents;
+}
+
+/* -EIO is the DMA API's word for a failure that it does not know more about */
+static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		   enum dma_data_direction dir)
+{
+	int ret = rdma_sgl_map(dev, sgl, nents, dir);
+
+	return ret == -EIO ? -ENOMEM : ret;
 }
 
 static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 				    struct scatterlist *sgl, int segs,
-				    u32 offset)
+				    u32 offset, const bool phys)
 {
-	bool phys = !ib_has_dma_device(pd->device);
-	struct ib_sge counted, *sge = NULL;
+	struct ib_sge counted, *sge = NULL, *next = sges ?: &counted;
+	unsigned int step = sges ? 1 : 0;
 	u32 lkey = pd->local_dma_lkey;
 	struct scatterlist *sg;
 	u64 end = 0;
@@ -162,13 +174,14 @@ static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 		u32 len = (phys ? sg->length : sg_dma_len(sg)) - offset;
 
 		offset = 0;
-		if (!len)
+		if (unlikely(!len))
 			continue;
 		if (addr == end && sge &&
 		    sge_can_grow(pd->device, sge, len, U32_MAX)) {
 			sge->length += len;
 		} else {
-			sge = sges ? &sges[n] : &counted;
+			sge = next;
+			next += step;
 			sge->addr = addr;
 			sge->length = len;
 			sge->lkey = lkey;
@@ -177,17 +190,6 @@ static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 		end = addr + len;
 	}
 	return n;
-}
-
-/*
- * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
- * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
- * entries where there is no DMA.
- */
-int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		 enum dma_data_direction dir)
-{
-	return sgl_map(dev, sgl, nents, dir);
 }
 
 /*
@@ -216,7 +218,9 @@ int rdma_sgl_skip(struct ib_device *dev, struct scatterlist **sgl, int segs,
 int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 		  struct scatterlist *sgl, int segs, u32 offset)
 {
-	return sgl_fill(pd, sges, sgl, segs, offset);
+	if (ib_has_dma_device(pd->device))
+		return sgl_fill(pd, sges, sgl, segs, offset, false);
+	return sgl_fill(pd, sges, sgl, segs, offset, true);
 }
 
 /**
@@ -258,7 +262,7 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			goto out_unmap;
 		}
 	}
-	n = sgl_fill(pd, sges, sgl, segs, 0);
+	n = rdma_sgl_fill(pd, sges, sgl, segs, 0);
 	if (n)
 		return n;
 	n = -EINVAL;
@@ -321,9 +325,9 @@ EXPORT_SYMBOL(rdma_sync_sgl_for_device);
 
 /*
  * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
- * by their physical addresses. With @sges NULL: counts.
+ * by their physical addresses. With @sges NULL: counts, up to @max_sge.
  */
-static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
+static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
 		     const struct bio_vec *bvecs, struct bvec_iter start,
 		     size_t max_len, enum dma_data_direction dir)
 {
@@ -335,34 +339,34 @@ static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges,
 	for_each_mp_bvec(bv, bvecs, iter, start) {
 		if (!bv.bv_len)
 			continue;
-		if (is_pci_p2pdma_page(bv.bv_page)) {
-			ret = -EREMOTEIO;
-			goto out_unmap;
-		}
+		if (is_pci_p2pdma_page(bv.bv_page))
+			return -EREMOTEIO;
 		if (run.length && bvec_phys(&bv) == run.addr + run.length &&
 		    sge_can_grow(pd->device, &run, bv.bv_len, max_len)) {
 			run.length += bv.bv_len;
 			continue;
 		}
-		if (run.length) {
-			ret = sges ? __rdma_map_sge(pd, &sges[n], run.addr,
-						    run.length, dir) : 0;
+		if (n >= max_sge)
+			return -E2BIG;
+		if (n && sges) {
+			ret = __rdma_map_sge(pd, &sges[n - 1], run.addr,
+					     run.length, dir);
 			if (ret)
 				goto out_unmap;
-			n++;
 		}
 		run.addr = bvec_phys(&bv);
 		run.length = bv.bv_len;
+		n++;
 	}
 
-	ret = sges ? __rdma_map_sge(pd, &sges[n], run.addr, run.length, dir) : 0;
+	if (!sges)
+		return n;
+	ret = __rdma_map_sge(pd, &sges[n - 1], run.addr, run.length, dir);
 	if (!ret)
-		return n + 1;
+		return n;
 out_unmap:
-	if (sges) {
-		rdma_unmap_sges(pd->device, sges, n, dir);
-		memset(sges, 0, n * sizeof(*sges));
-	}
+	rdma_unmap_sges(pd->device, sges, n - 1, dir);
+	memset(sges, 0, (n - 1) * sizeof(*sges));
 	return ret;
 }
 
@@ -400,12 +404,11 @@ int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 	if (ib_has_dma_device(dev))
 		max_len = min(max_len, dma_max_mapping_size(dev->dma_device));
 
-	n = bvec_fill(pd, NULL, bvecs, iter, max_len, dir);
+	/* the second time neither max_sge nor a page can be in the way */
+	n = bvec_fill(pd, NULL, max_sge, bvecs, iter, max_len, dir);
 	if (n < 0)
 		return n;
-	if (n > max_sge)
-		return -E2BIG;
-	return bvec_fill(pd, sges, bvecs, iter, max_len, dir);
+	return bvec_fill(pd, sges, n, bvecs, iter, max_len, dir);
 }
 EXPORT_SYMBOL(rdma_fill_ib_sge_from_bvec);
 
@@ -442,20 +445,24 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 {
 	struct device *dma_dev = pd->device->dma_device;
 	phys_addr_t end = 0, edges = 0;
+	unsigned long boundary;
 	struct bvec_iter iter;
 	size_t mapped = 0;
 	struct bio_vec bv;
 	int ret;
 
-	if (!dma_dev)
+	boundary = dma_dev ? dma_get_merge_boundary(dma_dev) : 0;
+	if (!boundary)
 		return -EOPNOTSUPP;
 	for_each_mp_bvec(bv, bvecs, iter, start) {
+		if (is_pci_p2pdma_page(bv.bv_page))
+			return -EREMOTEIO;
 		if (iter.bi_size != start.bi_size)
 			edges |= end | bvec_phys(&bv);
 		end = bvec_phys(&bv) + bv.bv_len;
 	}
 	bv = mp_bvec_iter_bvec(bvecs, start);
-	if (edges & dma_get_merge_boundary(dma_dev) ||
+	if (edges & boundary ||
 	    !dma_iova_try_alloc(dma_dev, state, bvec_phys(&bv), start.bi_size))
 		return -EOPNOTSUPP;
 
@@ -500,7 +507,8 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  * After this @mr is ready for an IB_WR_REG_MR. All of @sgl is in it, or the call
  * fails; ib_map_mr_sg() tells what fits. The caller unmaps by rdma_unmap_sgl().
  *
- * Context: As the driver's map_mr_sg; does not sleep on any driver in the tree.
+ * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
+ *	@page_size is more than PAGE_SIZE.
  * Return: 0; %-EINVAL if there is nothing to map, or more or other than @mr can
  *	take; %-EREMOTEIO if the device cannot reach peer-to-peer memory in the
  *	list; %-ENOMEM if the mapping failed; or what the driver says. On error
@@ -512,7 +520,7 @@ int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, n;
 
-	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
+	segs = sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
@@ -537,8 +545,7 @@ EXPORT_SYMBOL(rdma_map_mr_sgl);
  * As rdma_map_mr_sgl(), for an IB_WR_REG_MR_INTEGRITY. The caller unmaps each of
  * the lists by rdma_unmap_sgl().
  *
- * Context: As the driver's map_mr_sg_pi; does not sleep on any driver in the
- *	tree.
+ * Context: As the driver's map_mr_sg_pi.
  * Return: As rdma_map_mr_sgl(). On error neither list is mapped.
  */
 int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
@@ -547,11 +554,11 @@ int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, pi_segs = 0, n;
 
-	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
+	segs = sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 	if (pi_nents) {
-		pi_segs = rdma_sgl_map(mr->device, pi_sgl, pi_nents, dir);
+		pi_segs = sgl_map(mr->device, pi_sgl, pi_nents, dir);
 		if (pi_segs < 0) {
 			n = pi_segs;
 			goto out_unmap;
@@ -591,7 +598,8 @@ static struct page *dev_pfn_to_page(unsigned long pfn)
  * @phys: CPU physical address, from an SGE or from a peer: anything may be there
  *
  * Context: Any; does not sleep.
- * Return: the page; NULL if the CPU must not copy to or from that address.
+ * Return: the page; NULL if there is no RAM. Whether RAM may be written to is not
+ *	looked at: that of the kernel's text is RAM.
  */
 struct page *rdma_phys_to_page(u64 phys)
 {

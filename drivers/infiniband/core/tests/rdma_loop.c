@@ -811,7 +811,8 @@ static void loop_map_mr(struct kunit *test, struct loop_buf *buf,
 	KUNIT_EXPECT_EQ(test, mr->length, buf->len - skip);
 	if (loop_is_phys(buf->end))
 		KUNIT_EXPECT_EQ(test, mr->iova,
-				(buf->sgl[0].offset + skip) % page_size);
+				(buf->sgl[0].offset + skip) %
+				max_t(u32, page_size, PAGE_SIZE));
 
 	wr = loop_post_reg(test, buf, access);
 	KUNIT_ASSERT_EQ(test, loop_wait(test, wr), IB_WC_SUCCESS);
@@ -1371,6 +1372,25 @@ static void loop_test_mr_offset(struct kunit *test)
 		loop_shape(far, 7 + skip, 5 * PAGE_SIZE);
 		loop_mr_write(test, far, skip, PAGE_SIZE);
 	}
+}
+
+/* A few bytes of an MR, on either side of where a page ends. */
+static void loop_test_mr_page_end(struct kunit *test)
+{
+	const struct loop_op *param = test->param_value;
+	struct loop *loop = test->priv;
+	struct loop_buf *near, *far;
+	size_t len, n;
+
+	for (len = 2; len <= 44; len += 7)
+		for (n = 1; n < len; n += 4) {
+			near = loop_alloc(test, &loop->client, 2, 0,
+					  GFP_KERNEL);
+			loop_shape(near, PAGE_SIZE - n, len);
+			far = loop_alloc(test, &loop->server, 2, 0, GFP_KERNEL);
+			loop_shape(far, PAGE_SIZE + n - len, len);
+			loop_transfer(test, param->op, near, far, LOOP_MR);
+		}
 }
 
 static void loop_test_mr_page_size(struct kunit *test)
@@ -2050,6 +2070,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE_PARAM(loop_test_highmem, loop_builders_gen_params),
 	KUNIT_CASE(loop_test_inline),
 	KUNIT_CASE(loop_test_mr_offset),
+	KUNIT_CASE_PARAM(loop_test_mr_page_end, loop_ops_gen_params),
 	KUNIT_CASE(loop_test_mr_page_size),
 	KUNIT_CASE(loop_test_mr_reuse),
 	KUNIT_CASE(loop_test_mr_parts),

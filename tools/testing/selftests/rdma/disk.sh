@@ -3,7 +3,7 @@
 #
 # Sourced by the tests of ULPs that make a disk, after wire.sh. They
 # have a disk() that prints its name, and SIZE.
-# shellcheck disable=SC2016
+# shellcheck disable=SC2015,SC2016,SC2034
 
 # verify BLOCK_SIZE...: random writes, then reads that compare
 verify()
@@ -30,10 +30,21 @@ verify()
 		END { exit good != jobs }' "$LOG/fio"
 }
 
+# ios DISK: how many requests it has completed
+ios()
+{
+	local -a stat
+
+	read -r -a stat < /sys/class/block/"${1##*/}"/stat && echo $((stat[0] + stat[4]))
+}
+
 # load_start DISK: I/O that may fail, to have something going on while something else
 # goes away, beside what verify works on
 load_start()
 {
+	local dev=$1 before
+
+	[ -b "$dev" ] && before=$(ios "$dev") || { say "no disk"; return 1; }
 	fio --name=load --filename="$1" --rw=randrw --bsrange=512-256k --direct=1 \
 		--ioengine=libaio --iodepth=16 --time_based --runtime=300 \
 		--offset=32M --size=32M \
@@ -41,7 +52,8 @@ load_start()
 		> /dev/null 2>&1 &
 	LOAD=$!
 	# some of it has to be under way
-	sleep 0.3
+	wait_for 60 eval '[ "$(ios "$dev")" -gt $((before + 32)) ]' ||
+		{ say "no I/O"; return 1; }
 }
 
 # short_load DISK: the same for as long as the disk is there, and quick to start

@@ -70,7 +70,7 @@ t_fail_send()
 
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
 	# header and payload of a request, a reply, an acknowledgment, ...
-	for n in 0 1 2 3 4 5; do
+	for n in 1 2 3 4 5 6; do
 		fail_map probability=100 times=1 space="$n" || return 1
 		connect 8 && good=$((good + 1))
 		[ "$(cat $FAIL_MAP/times)" != 0 ] || hit=$((hit + 1))
@@ -87,7 +87,7 @@ t_fail_register()
 
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
 	# the last one finds the queue full, and is unmapped
-	for n in 0 1 17 511 512; do
+	for n in 1 2 18 512 513; do
 		rdma link delete r0 || return 1
 		fail_map probability=100 times=1 space="$n" || return 1
 		wire_links "$TYPE" || return 1

@@ -268,11 +268,10 @@ t_fail_io()
 
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
 	host_connect && dev=$(disk) || return 1
-	load_start "$dev"
+	load_start "$dev" || return 1
 	fail_map probability=5
 	sleep 3
-	fail_map
-	load_stop || return 1
+	failed $FAIL_MAP && fail_map && load_stop || return 1
 	# what failed has to have been undone: the same controller still works
 	SIZE=2M verify 4k 64k && host_disconnect && wait_for 60 gone && check_alive
 }
@@ -280,7 +279,7 @@ t_fail_io()
 # allocations of the host's process and of all kworkers, where the target runs
 t_fail_alloc()
 {
-	local n
+	local n hit=0
 
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	[ "$TYPE" != siw ] ||
@@ -294,9 +293,11 @@ t_fail_alloc()
 			( echo 1 > /proc/self/make-it-fail; host_connect ) 2> /dev/null
 			host_disconnect
 		done
+		! failed $FAIL_SLAB || hit=$((hit + 1))
 	done
 	fail_slab
 	fail_tasks kworker 0
+	[ $hit -ge 4 ] || return 1
 	host_disconnect
 	wait_for 60 gone || { say "a controller stays"; return 1; }
 	check_alive

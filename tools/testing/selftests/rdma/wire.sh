@@ -140,15 +140,28 @@ run()
 	esac
 }
 
+# what a fault may do until it is asked how often it did
+OFTEN=1000000
+
 # fail_map ATTR=VALUE...: make calls of the SGE builder fail, or no more
 FAIL_MAP=/sys/kernel/debug/fail_rdma_map
 fail_map()
 {
 	local set
 
-	for set in probability=0 interval=1 times=-1 space=0 verbose=0 "$@"; do
+	for set in probability=0 interval=1 times=$OFTEN space=0 verbose=0 "$@"; do
 		echo "${set#*=}" > $FAIL_MAP/"${set%=*}" || return 1
 	done
+}
+
+# failed FOLDER: something has, since the fault was set up
+failed()
+{
+	local n
+
+	n=$((OFTEN - $(cat "$1"/times)))
+	say "${1##*/}: $n"
+	[ $n -gt 0 ]
 }
 
 # fail_slab ATTR=VALUE...: the same for allocations, of the tasks that fail_tasks names
@@ -157,17 +170,23 @@ fail_slab()
 {
 	local set
 
-	for set in probability=0 interval=1 times=-1 space=0 verbose=0 \
+	for set in probability=0 interval=1 times=$OFTEN space=0 verbose=0 \
 		   task-filter=Y ignore-gfp-wait=N "$@"; do
 		echo "${set#*=}" > $FAIL_SLAB/"${set%=*}" || return 1
 	done
 }
 
-# fail_tasks PATTERN 0|1
+# fail_tasks PATTERN 0|1. A kworker starts modprobe, which must not fail: not all
+# architectures survive an exec() without memory.
 fail_tasks()
 {
 	local p
 
+	[ "$MODPROBE" ] || read -r MODPROBE < /proc/sys/kernel/modprobe
+	case $2 in
+	0) echo "$MODPROBE" ;;
+	1) echo ;;
+	esac > /proc/sys/kernel/modprobe
 	for p in $(pgrep "$1"); do
 		echo "$2" > /proc/"$p"/make-it-fail
 	done 2> /dev/null
