@@ -104,7 +104,7 @@ GUEST_TESTS = {
         ("loop-rxe", 900, loop("rxe")),
         ("loop-siw", 900, loop("siw")),
         ("loop-rvt", 600, loop("rvt")),
-        ("nvme-rxe", 2400, selftest("nvme", "rxe", "SIZE=1M CYCLES=5")),
+        ("nvme-rxe", 2400, selftest("nvme", "rxe", "SIZE=1M CYCLES=20")),
         ("nvme-siw", 1200, selftest("nvme", "siw", "SIZE=1M CYCLES=5 "
                                 'ONLY="connect verify_small verify disconnect cycle"')),
         ("mad", 600, selftest("mad", "rxe", "CYCLES=5")),
