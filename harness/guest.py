@@ -61,12 +61,13 @@ def splats_by_test(dmesg):
 
 class Result:
     """What a run left: status is None if the guest died or hung."""
-    def __init__(self, status, output, console, out, why):
+    def __init__(self, status, output, console, out, why, cpu):
         self.status = status
         self.output = output
         self.console = console
         self.out = out
         self.why = why
+        self.cpu = cpu
         log = out / "dmesg"
         self.dmesg = log.read_text(errors="replace") if log.exists() else console
         self.splats = splats(self.dmesg if status is not None else console)
@@ -87,7 +88,7 @@ def qemu(kern, out, memory):
     """What the guests under QEMU have in common: a console, a tty on stdio."""
     accel = os.environ.get("ACCEL") or "tcg"
     return ["qemu-system-x86_64", "-machine", "q35", "-nodefaults", "-no-reboot",
-            "-display", "none", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
+            "-display", "none", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max,la57=off",
             # without ACPI only the first CPU of a socket is found
             "-smp", "2,sockets=2", "-m", str(memory), "-kernel", str(kern.image),
             "-serial", f"file:{out}/console", "-chardev", "stdio,id=tty,signal=off"]
@@ -131,7 +132,7 @@ def prepare(kern, out, script, timeout, env):
 
 
 def boot(kern, out, timeout, memory, append, echo):
-    """One boot; returns (script's output, why it ended early or None)."""
+    """One boot; returns (script's output, why it ended early or None, CPU seconds)."""
     # whatever ends us ends the guest, too
     argv = ["setpriv", "--pdeathsig", "KILL", *command(kern, out, memory, append)]
     console = open(out / "console", "wb")
@@ -156,13 +157,15 @@ def boot(kern, out, timeout, memory, append, echo):
             output.append(line)
             if echo:
                 echo(line)
-        child.wait()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        cpu = usage.ru_utime + usage.ru_stime
     finally:
         timer.cancel()
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    return "".join(output), "the guest hung" if timed_out.is_set() else None
+    return "".join(output), "the guest hung" if timed_out.is_set() else None, cpu
 
 
 def read_status(out, output):
@@ -183,7 +186,7 @@ def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), 
         append = ["--", script]
     for attempt in (1, 2):
         prepare(kern, out, script, timeout, dict(env))
-        output, why = boot(kern, out, timeout, memory, append, echo)
+        output, why, cpu = boot(kern, out, timeout, memory, append, echo)
         if kern.initramfs:
             read_status(out, output)
         (out / "output").write_text(output)
@@ -200,7 +203,7 @@ def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), 
     elif not why:
         bad = splats(console)
         why = f"the guest died: {bad[0].strip() if bad else 'see ' + str(out / 'console')}"
-    return Result(status, output, console, out, why)
+    return Result(status, output, console, out, why, cpu)
 
 
 def scratch():

@@ -21,7 +21,7 @@ CONFIGS = TOP / "harness/configs"
 
 # kind: (ARCH, image, fragments, debug fragments)
 KINDS = {
-    "uml": ("um", "linux", ["rdma", "guest-uml"], ["debug"]),
+    "uml": ("um", "linux", ["rdma", "guest-uml"], ["debug", "kasan-uml"]),
     "x86": ("x86_64", "arch/x86/boot/bzImage", ["rdma", "guest-x86"],
             ["debug", "kasan"]),
     "i386": ("i386", "arch/x86/boot/bzImage", ["guest-i386"], ["debug", "highmem"]),

@@ -137,14 +137,15 @@ class Totals:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
 
-    def add(self, name, passed, failed, skipped, seconds, notes=()):
+    def add(self, name, passed, failed, skipped, seconds, notes=(), cpu=None):
         """Counts; FAILED and SKIPPED are lists of names."""
+        cost = f"{seconds:.0f} s" + (f", CPU {cpu:.0f} s" if cpu else "")
         with print_lock:
             self.passed += passed
             self.failed += len(failed)
             self.skipped += len(skipped)
             print(f"{name}: {passed} passed, {len(failed)} failed, {len(skipped)} skipped"
-                  f" ({seconds:.0f} s)")
+                  f" ({cost})")
             for what in notes:
                 print(f"  {what}")
             for what in failed:
@@ -202,7 +203,7 @@ def guest_test(totals, kern, name, timeout, script, *append):
     elif "kmemleak=on" in append and not (out / "kmemleak").exists():
         failed.append("kmemleak did not look")
     skipped = [what for what in tests.skipped if what not in failed]
-    totals.add(full, len(passed), failed, skipped, time.monotonic() - start)
+    totals.add(full, len(passed), failed, skipped, time.monotonic() - start, cpu=result.cpu)
 
 
 def demo_test(kern, totals):

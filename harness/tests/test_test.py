@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""What makes a run in a guest a failure."""
+import contextlib
+import io
+import pathlib
+import queue
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import guest  # noqa: E402
+import test as harness  # noqa: E402
+
+GOOD = "TAP version 13\n1..2\nok 1 rxe connect\nok 2 rxe verify # SKIP no disk\n"
+
+
+class Guest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.scratch = pathlib.Path(folder.name)
+        self.out = self.scratch / "uml-x"
+        self.out.mkdir()
+
+    def run_it(self, output=GOOD, status=0, dmesg="", why=None, kind="uml", append=(), leaks=None):
+        """Totals of a guest that leaves this, and what test.py prints."""
+        def left(*_, **__):
+            (self.out / "dmesg").write_text(dmesg)
+            if leaks is not None:
+                (self.out / "kmemleak").write_text(leaks)
+            return guest.Result(status, output, "", self.out, why, 1)
+
+        totals = harness.Totals()
+        printed = io.StringIO()
+        with mock.patch.object(guest, "run", left), \
+                mock.patch.object(guest, "scratch", lambda: self.scratch), \
+                contextlib.redirect_stdout(printed):
+            harness.guest_test(totals, mock.Mock(kind=kind), "x", 1, "", *append)
+        return (totals.passed, totals.failed, totals.skipped), printed.getvalue()
+
+    def test_good(self):
+        counts, text = self.run_it()
+        self.assertEqual(counts, (1, 0, 1))
+        self.assertIn("skipped rxe verify (no disk)", text)
+
+    def test_not_ok(self):
+        counts, text = self.run_it(GOOD.replace("ok 1", "not ok 1"))
+        self.assertEqual(counts, (0, 1, 1))
+        self.assertIn("FAILED rxe connect", text)
+
+    def test_ends_early(self):
+        for output in ("", GOOD.replace("1..2", "1..3"), "1..0\n"):
+            self.assertIn("did not finish (status 3", self.run_it(output, status=3)[1])
+
+    def test_hung(self):
+        self.assertIn("FAILED the guest hung",
+                      self.run_it(status=None, why="the guest hung")[1])
+
+    def test_splat_fails_its_test(self):
+        dmesg = ("[    1.0] selftest: rxe connect\n[    1.1] BUG: KASAN: x\n[    1.2] WARNING: y\n"
+                 "[    2.0] selftest: rxe verify\n")
+        counts, text = self.run_it(dmesg=dmesg)
+        self.assertEqual(counts, (0, 1, 1))
+        self.assertIn("FAILED rxe connect: splat: [    1.1] BUG: KASAN: x", text)
+
+    def test_splat_between_tests(self):
+        counts, text = self.run_it(dmesg="[    0.5] WARNING: y\n")
+        self.assertEqual(counts, (1, 1, 1))
+        self.assertIn("FAILED x: splat", text)
+
+    def test_leak(self):
+        counts, text = self.run_it(append=("kmemleak=on",), leaks="unreferenced object 0x1\n")
+        self.assertEqual(counts, (1, 1, 1))
+        self.assertIn("FAILED kmemleak: unreferenced object", text)
+        self.assertEqual(self.run_it(append=("kmemleak=on",), leaks="no scan\n")[0], (1, 1, 1))
+        self.assertEqual(self.run_it(append=("kmemleak=on",), leaks="")[0], (1, 0, 1))
+
+    def test_kmemleak_did_not_look(self):
+        counts, text = self.run_it(append=("kmemleak=on",))
+        self.assertEqual(counts, (1, 1, 1))
+        self.assertIn("FAILED kmemleak did not look", text)
+
+    def test_no_highmem_is_no_reason_on_i386(self):
+        output = GOOD.replace("no disk", "no highmem")
+        self.assertEqual(self.run_it(output, kind="i386")[0], (1, 1, 0))
+        self.assertEqual(self.run_it(output)[0], (1, 0, 1))
+
+    def test_job_that_raises(self):
+        totals, jobs = harness.Totals(), queue.PriorityQueue()
+        ran = []
+        jobs.put((0, "a", mock.Mock(side_effect=SystemExit("harness: no disk space"))))
+        jobs.put((1, "b", lambda: ran.append(1)))
+        jobs.put((2, "end", None))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            harness.work(jobs, totals)
+        self.assertEqual((totals.failed, ran), (1, [1]))
+        self.assertIn("FAILED SystemExit: harness: no disk space", printed.getvalue())
+
+
+class Reasons(unittest.TestCase):
+    def test_few_and_many(self):
+        few = ["a (x)", "b (y)", "c"]
+        self.assertEqual(list(harness.by_reason(few)), few)
+        self.assertEqual(list(harness.by_reason([f"{n} (x)" for n in "abcd"])),
+                         ["4: a, b, c, ... (x)"])
+
+
+if __name__ == "__main__":
+    unittest.main()
