@@ -84,11 +84,15 @@ class Result:
         return None
 
 
+# TCG is an eighth faster with four levels of page tables
+CPU = {"tcg": "max,la57=off", "kvm": "host"}
+
+
 def qemu(kern, out, memory):
     """What the guests under QEMU have in common: a console, a tty on stdio."""
     accel = os.environ.get("ACCEL") or "tcg"
     return ["qemu-system-x86_64", "-machine", "q35", "-nodefaults", "-no-reboot",
-            "-display", "none", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max,la57=off",
+            "-display", "none", "-accel", accel, "-cpu", CPU.get(accel, "max"),
             # without ACPI only the first CPU of a socket is found
             "-smp", "2,sockets=2", "-m", str(memory), "-kernel", str(kern.image),
             "-serial", f"file:{out}/console", "-chardev", "stdio,id=tty,signal=off"]
