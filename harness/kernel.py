@@ -62,7 +62,8 @@ class Kernel:
         self.initramfs = self.out / "initramfs" if kind == "i386" else None
         names = fragments + (["plain"] if plain else debug)
         self.fragments = [CONFIGS / f"{name}.config" for name in names]
-        self.env = dict(os.environ, ARCH=arch, CCACHE_NOHASHDIR="1",
+        # depend mode: a file that is new to ccache is not run through cpp for it
+        self.env = dict(os.environ, ARCH=arch, CCACHE_NOHASHDIR="1", CCACHE_DEPEND="1",
                         KBUILD_BUILD_TIMESTAMP="1970-01-01",
                         KBUILD_BUILD_USER="harness", KBUILD_BUILD_HOST="harness")
         for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "V", "O"):

@@ -136,7 +136,7 @@ def both(stock, ours, device):
     return passed, runs[1].skipped, lines + notes(*runs), differences(*runs)
 
 
-def kernels(kind="uml"):
+def kernels(kind):
     """Stock and series."""
     return [kernel.Kernel(kind, tree) for tree in (demo.stock_tree(), None)]
 
@@ -145,7 +145,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("devices", nargs="*", default=["rxe", "siw"])
-    parser.add_argument("--kind", choices=["uml", "x86"], default="uml")
+    parser.add_argument("--kind", choices=["uml", "x86"], default="x86")
     args = parser.parse_args()
     both_kernels = kernels(args.kind)
     for kern in both_kernels:
