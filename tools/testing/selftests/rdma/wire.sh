@@ -136,7 +136,11 @@ run()
 		__ktap_test ok "$name" "SKIP $SKIPPED"
 		KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1))
 		;;
-	*) ktap_test_fail "$name" ;;
+	*)
+		ktap_test_fail "$name"
+		# what it has left on would be the failure of those after it
+		{ fail_map; fail_slab; fail_tasks . 0; load_stop; } > /dev/null 2>&1
+		;;
 	esac
 }
 
