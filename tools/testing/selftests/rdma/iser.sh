@@ -363,12 +363,9 @@ t_fail_io()
 	modprobe -r ib_iser && check_alive
 }
 
-# rxe's QP for MADs goes into the error state if a packet cannot be allocated, and
-# gets nothing from then on. Only a new device helps.
 new_devices()
 {
-	rdma link delete r0 && rdma link delete r1 && wire_links "$TYPE" &&
-		rmdir "$NP" && target_listen
+	wire_renew "$TYPE" && rmdir "$NP" && target_listen
 }
 
 # allocations of the target's threads and of all kworkers, which do the rest of its

@@ -300,7 +300,7 @@ t_fail_alloc()
 	[ $hit -ge 4 ] || return 1
 	host_disconnect
 	wait_for 60 gone || { say "a controller stays"; return 1; }
-	check_alive
+	wire_renew "$TYPE" && rm $PORT/subsystems/$NQN && target_listen && check_alive
 }
 
 cleanup()

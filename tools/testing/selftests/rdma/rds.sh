@@ -263,9 +263,7 @@ t_fail_alloc()
 	done
 	fail_slab
 	fail_tasks kworker 0
-	# Where rxe has no memory for a packet of QP 1, its receives are flushed, and
-	# nobody posts them again.
-	rdma link delete r0 && rdma link delete r1 && wire_links "$TYPE" || ret=1
+	wire_renew "$TYPE" || ret=1
 	load_stop && rds messages 1 && nothing_pinned && [ $ret = 0 ] && [ $hit -ge 2 ]
 }
 

@@ -78,6 +78,13 @@ wire_links()
 		rdma link add r1 type "$1" netdev d1
 }
 
+# wire_renew TYPE: rxe's QP for MADs goes into the error state if a packet cannot be
+# allocated, and gets nothing from then on. Only a new device helps.
+wire_renew()
+{
+	rdma link delete r0 && rdma link delete r1 && wire_links "$1"
+}
+
 wire_down()
 {
 	rdma link delete r0 2> /dev/null
