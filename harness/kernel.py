@@ -28,7 +28,7 @@ KINDS = {
 }
 
 # What KASAN instruments, where it is on: the code under test. With all of the kernel
-# the x86 guest takes about twice as long to build and to run.
+# the x86 guest takes half as long again.
 KASAN = [f"{path}/%" for path in ("drivers/infiniband", "drivers/nvme", "drivers/scsi",
                                   "drivers/target", "net/rds", "net/smc")]
 
