@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# LINUX_SRC=tree or tarball (base)  ACCEL=kvm (x86 guest)  V=2 (series)
-export LINUX_SRC ACCEL V
+# LINUX_SRC=tree or tarball (base)  ACCEL=kvm (x86 guest)  V=2 (series)  AGAIN=1 (test)
+export LINUX_SRC ACCEL V AGAIN
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tree refresh series demo test check bench guest-uml guest-x86 clean
@@ -18,7 +18,7 @@ series: setup ## out/: the series as mails, signed off by you (V=2: version 2)
 	@harness/series.py series
 demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
 	@harness/demo.py
-test: tree ## every test
+test: tree ## every test (AGAIN=1: also what has passed and is unchanged)
 	@harness/test.py
 check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, every commit builds
 	@harness/check.py

@@ -4,18 +4,30 @@
 
     test.py [NAME...]    only the named ones; test.py --list tells the names
 
-The harness's own tests come first, then those in guests: KUnit, the loop module
-and the kselftests. A splat in a guest's log fails the test during which it came,
-and what does not finish has failed.
+The harness's own tests, then those in guests: KUnit, the loop module and the
+kselftests. A splat in a guest's log fails the test during which it came, and what
+does not finish has failed.
+
+What has passed is not run again while nothing changes: kernels, modules, selftests,
+harness, the machine's packages. It says so, and when it passed. AGAIN=1 runs all,
+and what is named is always run.
 """
 import argparse
+import concurrent.futures
+import contextlib
+import hashlib
 import io
-import queue
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
 import sys
 import threading
 import time
 import unittest
 
+import check
 import demo
 import guest
 import kernel
@@ -127,19 +139,86 @@ GUEST_TESTS = {
     ],
 }
 
-# a guest under TCG keeps more than one CPU busy, one in UML waits half of the time
+# one in UML waits half of the time
 WORKERS = 3
 
 print_lock = threading.Lock()
 
 
-class Totals:
-    def __init__(self):
-        self.passed = self.failed = self.skipped = 0
+class Memory:
+    """What has passed, in build/passed, with what it depends on."""
+    def __init__(self, recall):
+        self.recalls = recall
+        self.folder = kernel.TOP / "build/passed"
+        self.of_kernel = {}
+        self.always = None
 
-    def add(self, name, passed, failed, skipped, seconds, notes=(), cpu=None):
-        """Counts; FAILED and SKIPPED are lists of names."""
+    @staticmethod
+    def digest_files(files):
+        sha = hashlib.sha256()
+        for path in sorted(files):
+            if path.is_file() and "__pycache__" not in path.parts:
+                sha.update(f"{path} {path.stat().st_mode:o} {path.stat().st_size}\n".encode())
+                sha.update(path.read_bytes())
+        return sha.hexdigest()
+
+    def kernel(self, kern):
+        """Once for each, when it has been built."""
+        if kern.out not in self.of_kernel:
+            selftests = kern.tree / "tools/testing/selftests"
+            self.of_kernel[kern.out] = self.digest_files(
+                [kern.image, kern.out / ".config", *kern.modules.rglob("*.ko")] +
+                [path for name in ("kselftest", "net", "rdma")
+                 for path in (selftests / name).rglob("*")])
+        return self.of_kernel[kern.out]
+
+    def key(self, kernels, *what):
+        if self.always is None:
+            self.always = [platform.release(), self.digest_files(guest.HARNESS.rglob("*")),
+                           subprocess.run(["dpkg-query", "-W"], capture_output=True).stdout,
+                           os.environ.get("ACCEL")]
+        return check.digest(*self.always, *map(self.kernel, kernels), *what)
+
+    def recall(self, name, key):
+        """What was kept of a run with this key, or None."""
+        try:
+            kept = json.loads((self.folder / name).read_text())
+        except (OSError, ValueError):
+            return None
+        return kept if self.recalls and kept["key"] == key else None
+
+    def keep(self, name, key, passed, skipped):
+        check.save(self.folder / name, json.dumps(
+            {"key": key, "passed": passed, "skipped": skipped,
+             "when": time.strftime("%Y-%m-%d %H:%M")}))
+
+    def forget(self, name):
+        (self.folder / name).unlink(missing_ok=True)
+
+
+class Totals:
+    def __init__(self, memory=None):
+        self.passed = self.failed = self.skipped = 0
+        self.memory = memory
+
+    def key(self, kernels, *what):
+        return self.memory and self.memory.key(kernels, *what)
+
+    def remembers(self, name, key):
+        """Whether it has passed before, which is then its result."""
+        kept = self.memory and self.memory.recall(name, key)
+        if kept:
+            self.add(name, kept["passed"], [], kept["skipped"], 0,
+                     [f"not run again: nothing has changed since it passed ({kept['when']})"])
+        return bool(kept)
+
+    def add(self, name, passed, failed, skipped, seconds, notes=(), cpu=None, key=None):
+        """Counts; FAILED and SKIPPED are lists of names. What has a KEY is kept."""
         cost = f"{seconds:.0f} s" + (f", CPU {cpu:.0f} s" if cpu else "")
+        if key and self.memory:
+            self.memory.forget(name)
+            if not failed:
+                self.memory.keep(name, key, passed, skipped)
         with print_lock:
             self.passed += passed
             self.failed += len(failed)
@@ -168,20 +247,31 @@ def by_reason(skipped):
             yield f"{len(names)}: {', '.join(names[:3])}, ... ({reason or 'no reason)'}"
 
 
-def harness_tests(totals):
-    start = time.monotonic()
+def harness_suite():
+    """(number of tests that passed, failed, skipped)"""
     suite = unittest.defaultTestLoader.discover(str(guest.HARNESS / "tests"))
     result = unittest.TextTestRunner(stream=io.StringIO(), verbosity=0).run(suite)
     bad = [f"{test.id()}: {text.strip().splitlines()[-1]}"
            for test, text in result.failures + result.errors]
     skipped = [f"{test.id()} ({reason})" for test, reason in result.skipped]
-    totals.add("harness", result.testsRun - len(bad) - len(skipped), bad, skipped,
-               time.monotonic() - start)
+    return result.testsRun - len(bad) - len(skipped), bad, skipped
+
+
+def harness_tests(totals):
+    """In a process of its own, because some of the tests redirect what is printed."""
+    start = time.monotonic()
+    with concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        outcome = pool.submit(harness_suite).result()
+    totals.add("harness", *outcome, time.monotonic() - start)
 
 
 def guest_test(totals, kern, name, timeout, script, *append):
     start = time.monotonic()
     full = f"{name} in {kern.kind}"
+    key = totals.key([kern], name, timeout, script, *append)
+    if totals.remembers(full, key):
+        return
     out = guest.scratch() / f"{kern.kind}-{name}"
     result = guest.run(kern, script, timeout=timeout, out=out, append=append,
                        env={"GUEST_KMEMLEAK": 1} if "kmemleak=on" in append else {})
@@ -203,12 +293,17 @@ def guest_test(totals, kern, name, timeout, script, *append):
     elif "kmemleak=on" in append and not (out / "kmemleak").exists():
         failed.append("kmemleak did not look")
     skipped = [what for what in tests.skipped if what not in failed]
-    totals.add(full, len(passed), failed, skipped, time.monotonic() - start, cpu=result.cpu)
+    totals.add(full, len(passed), failed, skipped, time.monotonic() - start, cpu=result.cpu,
+               key=key)
 
 
 def demo_test(kern, totals):
     """The main job: 0 kernel virtual addresses on the wire."""
     start = time.monotonic()
+    full = f"demo in {kern.kind}"
+    key = totals.key([kern], full)
+    if totals.remembers(full, key):
+        return
     failed = []
     for device, ulp in demo.runs():
         name = f"demo {ulp[0]} over {device}"
@@ -219,16 +314,64 @@ def demo_test(kern, totals):
             failed.append(f"{name}: {row['scan'].kernel_total} kernel addresses on the wire")
         elif row["local SGEs"] != "physical":
             failed.append(f"{name}: local SGEs are virtual")
-    totals.add(f"demo in {kern.kind}", len(demo.runs()) - len(failed), failed, [],
-               time.monotonic() - start)
+    totals.add(full, len(demo.runs()) - len(failed), failed, [], time.monotonic() - start,
+               key=key)
 
 
 def userland_test(device, totals):
     """User space that is not ours: what passes on stock has to pass here."""
     start = time.monotonic()
-    passed, skipped, lines, worse = userland.both(*userland.kernels("x86"), device)
-    totals.add(f"userland on {device} in x86", passed, worse, skipped,
-               time.monotonic() - start, lines)
+    full = f"userland on {device} in x86"
+    kernels = userland.kernels("x86")
+    key = totals.key(kernels, full)
+    if totals.remembers(full, key):
+        return
+    passed, skipped, lines, worse = userland.both(*kernels, device)
+    totals.add(full, passed, worse, skipped, time.monotonic() - start, lines, key=key)
+
+
+class Jobs:
+    """What is to be done, the longest first. A guest under TCG keeps more than one CPU
+    busy: there is a second one only if nothing else is left to do."""
+    def __init__(self):
+        self.waiting = []
+        self.under_tcg = 0
+        self.closed = False
+        self.changed = threading.Condition()
+
+    def put(self, seconds, name, job, tcg=False):
+        with self.changed:
+            self.waiting.append((seconds, name, job, tcg))
+            self.changed.notify_all()
+
+    def close(self):
+        """Nothing more will come."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def choose(self):
+        """What to do next, or None for now."""
+        ready = [job for job in self.waiting if not (job[3] and self.under_tcg)]
+        if not ready and self.closed and self.under_tcg < 2:
+            ready = self.waiting
+        return max(ready, key=lambda job: job[0], default=None)
+
+    @contextlib.contextmanager
+    def next(self):
+        """(name, job), or None at the end."""
+        with self.changed:
+            while not (chosen := self.choose()) and (self.waiting or not self.closed):
+                self.changed.wait()
+            if chosen:
+                self.waiting.remove(chosen)
+                self.under_tcg += chosen[3]
+        try:
+            yield chosen and chosen[1:3]
+        finally:
+            with self.changed:
+                self.under_tcg -= bool(chosen and chosen[3])
+                self.changed.notify_all()
 
 
 def build(kinds, totals, jobs):
@@ -246,29 +389,28 @@ def build(kinds, totals, jobs):
             continue
         for name, timeout, script, *append in kinds[kind]:
             if name == "demo":
-                jobs.put((0, name, lambda kern=kern: demo_test(kern, totals)))
+                jobs.put(timeout, name, lambda kern=kern: demo_test(kern, totals))
             elif kind == "stock":
-                jobs.put((-timeout, name,
-                          lambda device=script: userland_test(device, totals)))
+                jobs.put(timeout, name, lambda device=script: userland_test(device, totals),
+                         tcg=True)
             else:
-                # the longest first, or the last one runs alone
-                jobs.put((-timeout, f"{kind}-{name}",
-                          lambda args=(kern, name, timeout, script, *append):
-                          guest_test(totals, *args)))
-    for _ in range(WORKERS):
-        jobs.put((1, "end", None))
+                jobs.put(timeout, f"{kind}-{name}",
+                         lambda args=(kern, name, timeout, script, *append):
+                         guest_test(totals, *args), tcg=kind != "uml")
+    jobs.close()
 
 
 def work(jobs, totals):
     while True:
-        _, name, job = jobs.get()
-        if not job:
-            return
-        try:
-            job()
-        # with the worker would go all that it was to do yet
-        except BaseException as error:
-            totals.add(name, 0, [f"{type(error).__name__}: {error}"], [], 0)
+        with jobs.next() as chosen:
+            if not chosen:
+                return
+            name, job = chosen
+            try:
+                job()
+            # with the worker would go all that it was to do yet
+            except BaseException as error:
+                totals.add(name, 0, [f"{type(error).__name__}: {error}"], [], 0)
 
 
 def main():
@@ -288,13 +430,13 @@ def main():
     if unknown:
         kernel.die(f"no such test: {unknown[0]} (test.py --list)")
 
-    totals = Totals()
-    if not names or "harness" in names:
-        harness_tests(totals)
-    kinds = {kind: [test for test in [("demo", 0, "")] * (kind == "uml") + tests
+    totals = Totals(Memory(recall=not names and not os.environ.get("AGAIN")))
+    kinds = {kind: [test for test in [("demo", 300, "")] * (kind == "uml") + tests
                     if not names or test[0] in names or f"{kind}-{test[0]}" in names]
              for kind, tests in GUEST_TESTS.items()}
-    jobs = queue.PriorityQueue()
+    jobs = Jobs()
+    if not names or "harness" in names:
+        jobs.put(0, "harness", lambda: harness_tests(totals))
     threads = [threading.Thread(target=work, args=(jobs, totals)) for _ in range(WORKERS)]
     for thread in threads:
         thread.start()

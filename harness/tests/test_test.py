@@ -4,7 +4,6 @@
 import contextlib
 import io
 import pathlib
-import queue
 import sys
 import tempfile
 import unittest
@@ -89,15 +88,104 @@ class Guest(unittest.TestCase):
         self.assertEqual(self.run_it(output)[0], (1, 0, 1))
 
     def test_job_that_raises(self):
-        totals, jobs = harness.Totals(), queue.PriorityQueue()
+        totals, jobs = harness.Totals(), harness.Jobs()
         ran = []
-        jobs.put((0, "a", mock.Mock(side_effect=SystemExit("harness: no disk space"))))
-        jobs.put((1, "b", lambda: ran.append(1)))
-        jobs.put((2, "end", None))
+        jobs.put(2, "a", mock.Mock(side_effect=SystemExit("harness: no disk space")))
+        jobs.put(1, "b", lambda: ran.append(1))
+        jobs.close()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             harness.work(jobs, totals)
         self.assertEqual((totals.failed, ran), (1, [1]))
         self.assertIn("FAILED SystemExit: harness: no disk space", printed.getvalue())
+
+
+class Memory(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.top = pathlib.Path(folder.name)
+        self.tree = self.top / "linux"
+        for name in ("build-uml/linux", "build-uml/.config", "build-uml/modules/x/rxe.ko",
+                     "tools/testing/selftests/rdma/wire.sh",
+                     "tools/testing/selftests/net/rds/rds_run.sh"):
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree / name).write_text("1")
+
+    def totals(self, recall=True):
+        memory = harness.Memory(recall)
+        memory.folder = self.top / "passed"
+        return harness.Totals(memory)
+
+    def key(self, totals, *what):
+        return totals.key([harness.kernel.Kernel("uml", self.tree)], *what)
+
+    def passes(self, failed=(), totals=None):
+        totals = totals or self.totals()
+        with contextlib.redirect_stdout(io.StringIO()):
+            totals.add("a", 2, list(failed), ["x (y)"], 1, key=self.key(totals, "a"))
+
+    def remembers(self, *what, recall=True):
+        totals = self.totals(recall)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            known = totals.remembers("a", self.key(totals, *what))
+        if known:
+            self.assertEqual((totals.passed, totals.failed, totals.skipped), (2, 0, 1))
+            self.assertIn("not run again: nothing has changed", printed.getvalue())
+            self.assertIn("skipped x (y)", printed.getvalue())
+        return known
+
+    def test_remembers(self):
+        self.assertFalse(self.remembers("a"))
+        self.passes()
+        self.assertTrue(self.remembers("a"))
+        self.assertFalse(self.remembers("b"))
+        self.assertFalse(self.remembers("a", recall=False))
+
+    def test_every_change_counts(self):
+        for path in self.tree.rglob("*"):
+            if path.is_file():
+                self.passes()
+                self.assertTrue(self.remembers("a"))
+                path.write_text(path.read_text() + "2")
+                self.assertFalse(self.remembers("a"), path)
+        self.passes()
+        with mock.patch.object(guest, "HARNESS", self.tree):
+            self.assertFalse(self.remembers("a"))
+        with mock.patch.object(harness.subprocess, "run",
+                               lambda *_, **__: mock.Mock(stdout=b"fio 4")):
+            self.assertFalse(self.remembers("a"))
+        self.assertTrue(self.remembers("a"))
+
+    def test_failure_is_forgotten(self):
+        self.passes()
+        self.passes(["b"])
+        self.assertFalse(self.remembers("a"))
+
+
+class Order(unittest.TestCase):
+    def take(self, jobs, running):
+        """Names in the order in which they are begun, none of them ended."""
+        names = []
+        while chosen := jobs.choose():
+            context = jobs.next()
+            names.append(context.__enter__()[0])
+            running.append(context)
+            self.assertEqual(chosen[1], names[-1])
+        return names
+
+    def test_one_under_tcg_while_there_is_more(self):
+        jobs, running = harness.Jobs(), []
+        for seconds, name, tcg in ((1, "a", True), (3, "b", True), (2, "c", True), (4, "d", False),
+                                   (5, "e", False)):
+            jobs.put(seconds, name, None, tcg)
+        self.assertEqual(self.take(jobs, running), ["e", "d", "b"])
+        jobs.close()
+        self.assertEqual(self.take(jobs, running), ["c"])
+        running.pop().__exit__(None, None, None)
+        self.assertEqual(self.take(jobs, running), ["a"])
+        with jobs.next() as chosen:
+            self.assertIsNone(chosen)
 
 
 class Reasons(unittest.TestCase):

@@ -30,21 +30,27 @@ verify()
 		END { exit good != jobs }' "$LOG/fio"
 }
 
-# ios DISK: how many requests it has completed
+# ios DISK: sets IOS to the number of requests that it has completed
 ios()
 {
 	local -a stat
 
-	read -r -a stat < /sys/class/block/"${1##*/}"/stat && echo $((stat[0] + stat[4]))
+	read -r -a stat < /sys/class/block/"${1##*/}"/stat && IOS=$((stat[0] + stat[4]))
+}
+
+# more_ios DISK NUMBER
+more_ios()
+{
+	ios "$1" && [ "$IOS" -gt "$2" ]
 }
 
 # load_start DISK: I/O that may fail, to have something going on while something else
 # goes away, beside what verify works on
 load_start()
 {
-	local dev=$1 before
+	local dev=$1
 
-	[ -b "$dev" ] && before=$(ios "$dev") || { say "no disk"; return 1; }
+	[ -b "$dev" ] && ios "$dev" || { say "no disk"; return 1; }
 	fio --name=load --filename="$1" --rw=randrw --bsrange=512-256k --direct=1 \
 		--ioengine=libaio --iodepth=16 --time_based --runtime=300 \
 		--offset=32M --size=32M \
@@ -52,7 +58,7 @@ load_start()
 		> /dev/null 2>&1 &
 	LOAD=$!
 	# some of it has to be under way
-	wait_for 60 eval '[ "$(ios "$dev")" -gt $((before + 32)) ]' ||
+	wait_for 60 more_ios "$dev" $((IOS + 32)) ||
 		{ say "no I/O"; return 1; }
 }
 
@@ -61,11 +67,20 @@ short_load()
 {
 	local i
 
+	SHORT_LOADS=()
 	for i in 4 64; do
 		dd if="$1" of=/dev/null bs=${i}k iflag=direct &
+		SHORT_LOADS+=($!)
 		dd if=/dev/zero of="$1" bs=${i}k oflag=direct conv=notrunc,nocreat &
+		SHORT_LOADS+=($!)
 	done 2> /dev/null
-	sleep 0.1
+	pause 0.1
+}
+
+# short_loads_over: all have come to an end
+short_loads_over()
+{
+	! kill -0 "${SHORT_LOADS[@]}"
 }
 
 load_stop()

@@ -63,11 +63,16 @@ target_up()
 	target_listen && echo 1 > "$TPG/enable"
 }
 
+no_sessions()
+{
+	! read -rN 1 < "$TPG/dynamic_sessions"
+}
+
 target_down()
 {
 	[ ! -e "$TPG" ] || echo 0 > "$TPG/enable"
 	# iscsi_target_mod frees the portal group under a session that is closing
-	wait_for 60 eval '! grep -q . "$TPG/dynamic_sessions"'
+	wait_for 60 no_sessions
 	rmdir "$NP"
 	rm -f "$TPG/lun/lun_0/selftest"
 	rmdir "$TPG/lun/lun_0" "$TPG" "$CFG/iscsi/$IQN" "$DISK"
@@ -144,20 +149,28 @@ disk()
 			dev=/dev/${dev##*/}
 			[ ! -b "$dev" ] || { echo "$dev"; return 0; }
 		done
-		sleep 0.1
+		pause 0.1
 	done
 	return 1
+}
+
+is_live()
+{
+	local state
+
+	# it is our only one
+	read -r state < /sys/class/iscsi_session/session*/state && [ "$state" = LOGGED_IN ]
 }
 
 # live SECONDS
 live()
 {
-	wait_for "$1" eval 'grep -qx LOGGED_IN "$(session)/state"'
+	wait_for "$1" is_live
 }
 
 gone()
 {
-	[ -z "$(session)" ]
+	! compgen -G "/sys/class/iscsi_session/session*/state" > /dev/null
 }
 
 # --- the tests ---
@@ -235,7 +248,7 @@ t_cycle()
 		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
 		short_load "$dev"
 		host_disconnect || { say "disconnect $i failed"; return 1; }
-		wait_for 60 eval '[ -z "$(jobs -r | grep "dd if")" ]' ||
+		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
 	done
 	wait_for 10 gone

@@ -7,7 +7,8 @@
 # keyed SGLs; then controllers, the target, modules and devices go away under
 # I/O, and mappings and allocations fail.
 #
-# SIZE=bytes to write at each block size, CYCLES=connects under I/O, ONLY=tests.
+# SIZE=bytes to write at each block size, and a quarter of it where something else is
+# tested, CYCLES=connects under I/O, ONLY=tests.
 # shellcheck disable=SC2015,SC2016,SC2317
 
 # shellcheck source=wire.sh
@@ -16,6 +17,7 @@
 . "$(dirname "$0")/disk.sh"
 
 SIZE=${SIZE:-16M}
+SOME=$(($(numfmt --from=iec "$SIZE") / 4))
 CYCLES=${CYCLES:-50}
 # which mappings fail, of those of a connect and a disconnect
 FAIL_AT=${FAIL_AT:-1 2 3 20 34 36 60 80 100 130 160 200 240 300 400 500 600}
@@ -83,7 +85,7 @@ disk()
 			ns=/dev/${ns##*/}n1
 			[ ! -b "$ns" ] || { echo "$ns"; return 0; }
 		done
-		sleep 0.1
+		pause 0.1
 	done
 	return 1
 }
@@ -108,15 +110,30 @@ host_disconnect()
 	done 2> /dev/null
 }
 
+is_live()
+{
+	local dir state
+
+	for dir in /sys/class/nvme/nvme*; do
+		{ read -r state < "$dir/state"; } 2> /dev/null && [ "$state" = live ] &&
+			[ "$(controllers)" = "$dir" ] && return 0
+	done
+	return 1
+}
+
 # live SECONDS
 live()
 {
-	wait_for "$1" eval 'grep -qx live "$(controllers)/state"'
+	wait_for "$1" is_live
 }
 
 gone()
 {
-	[ -z "$(controllers)" ]
+	local nqn
+
+	for nqn in /sys/class/nvme/nvme*/subsysnqn; do
+		! { read -r nqn < "$nqn"; } 2> /dev/null || [ "$nqn" != $NQN ] || return 1
+	done
 }
 
 # --- the tests ---
@@ -165,7 +182,7 @@ t_cycle()
 		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
 		short_load "$dev"
 		host_disconnect || { say "disconnect $i failed"; return 1; }
-		wait_for 60 eval '[ -z "$(jobs -r | grep "dd if")" ]' ||
+		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
 	done
 	wait_for 10 gone
@@ -175,7 +192,7 @@ t_cycle()
 check_alive()
 {
 	host_connect || { say "cannot connect afterwards"; return 1; }
-	SIZE=2M verify 4k 64k && host_disconnect && wait_for 10 gone
+	SIZE=$SOME verify 4k 64k && host_disconnect && wait_for 10 gone
 }
 
 t_unload_host()
@@ -200,7 +217,7 @@ t_target_gone()
 	sleep 1
 	target_listen || return 1
 	live 60 || { say "no reconnect"; return 1; }
-	SIZE=2M verify 64k
+	SIZE=$SOME verify 64k
 	load_stop && host_disconnect && wait_for 10 gone && check_alive
 }
 
@@ -225,7 +242,7 @@ t_device_gone_target()
 t_global_rkey()
 {
 	modprobe -r nvme-rdma && modprobe nvme-rdma register_always=N || return 1
-	host_connect && SIZE=4M verify 4k 64k 1m && host_disconnect && wait_for 10 gone
+	host_connect && verify 4k 64k 1m && host_disconnect && wait_for 10 gone
 	local ret=$?
 
 	modprobe -r nvme-rdma && return $ret
@@ -234,7 +251,7 @@ t_global_rkey()
 t_srq()
 {
 	target_down && modprobe nvmet-rdma use_srq=Y && target_up || return 1
-	host_connect && SIZE=4M verify 4k 64k && host_disconnect && wait_for 10 gone
+	host_connect && verify 4k 64k && host_disconnect && wait_for 10 gone
 	local ret=$?
 
 	target_down && target_up && return $ret
@@ -273,7 +290,7 @@ t_fail_io()
 	sleep 3
 	failed $FAIL_MAP && fail_map && load_stop || return 1
 	# what failed has to have been undone: the same controller still works
-	SIZE=2M verify 4k 64k && host_disconnect && wait_for 60 gone && check_alive
+	SIZE=$SOME verify 4k 64k && host_disconnect && wait_for 60 gone && check_alive
 }
 
 # allocations of the host's process and of all kworkers, where the target runs
