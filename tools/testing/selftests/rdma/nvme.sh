@@ -7,8 +7,8 @@
 # keyed SGLs; then controllers, the target, modules and devices go away under
 # I/O, and mappings and allocations fail.
 #
-# SIZE=bytes to write at each block size, and a quarter of it where something else is
-# tested, CYCLES=connects under I/O, ONLY=tests.
+# SIZE=bytes to write at each block size, and a quarter of it, but 256K at least, where
+# something else is tested, CYCLES=connects under I/O, ONLY=tests.
 # shellcheck disable=SC2015,SC2016,SC2317
 
 # shellcheck source=wire.sh
@@ -18,6 +18,7 @@
 
 SIZE=${SIZE:-16M}
 SOME=$(($(numfmt --from=iec "$SIZE") / 4))
+[ $SOME -ge 262144 ] || SOME=262144
 CYCLES=${CYCLES:-50}
 # which mappings fail, of those of a connect and a disconnect
 FAIL_AT=${FAIL_AT:-1 2 3 20 34 36 60 80 100 130 160 200 240 300 400 500 600}

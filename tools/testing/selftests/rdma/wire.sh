@@ -107,7 +107,7 @@ wire_bytes()
 
 # pause SECONDS: a sleep that forks nothing. On a debug kernel that takes long, and
 # what is waited for is looked at by built-ins, too.
-exec {NOTHING}<> <(:)
+mkfifo "$LOG/nothing" && exec {NOTHING}<> "$LOG/nothing" || exit 1
 pause()
 {
 	read -rt "$1" -u "$NOTHING" || :
