@@ -6,9 +6,10 @@
     pyverbs_guest.py SECONDS FOLDER DEVICE NETDEV
 
 FILE holds test cases, FOLDER those of rdma-core, which run on DEVICE. Each test
-has a process of its own and SECONDS of time, because it may crash or hang. The
-interpreter is Debian's, which is the one that pyverbs was built for.
+has a process of its own and SECONDS of time, because it may crash or hang, but those
+for other hardware, which find that out at once. The interpreter is Debian's, which is the one that pyverbs was built for.
 """
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -71,6 +72,17 @@ def verdict(test):
     return "passed", ""
 
 
+def is_elsewhere(name):
+    """Tests of a provider's own verbs. A fork takes ten times as long as to skip one."""
+    return name.startswith(("test_mlx5", "test_efa"))
+
+
+def look(test):
+    """(verdict, why) of a test that should skip, or else runs like any other."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return verdict(test)
+
+
 def end(pid):
     """A process that the kernel does not let go must not stop the others."""
     try:
@@ -126,7 +138,9 @@ def main():
         name = test.id().removeprefix("tests.")
         with open("/dev/kmsg", "w") as kmsg:
             kmsg.write(f"selftest: {name}\n")
-        what, why = run(test, seconds)
+        what, why = look(test) if is_elsewhere(name) else ("", "")
+        if what != "skipped":
+            what, why = run(test, seconds)
         last = " ".join((why.strip().splitlines() or [""])[-1].split())
         print(f"{'not ' * (what == 'failed')}ok {number} {name}" +
               f" # SKIP {last}" * (what == "skipped"), flush=True)

@@ -103,6 +103,13 @@ class Verdicts(unittest.TestCase):
         self.check("crashes", "failed", "the process died")
         self.check("hangs", "failed", "no end in 2 s")
 
+    def test_for_other_hardware(self):
+        """A skip is found without a process, anything else is run again in one."""
+        self.assertTrue(pyverbs_guest.is_elsewhere("test_mlx5_cq.Mlx5CqTest.test_x"))
+        self.assertFalse(pyverbs_guest.is_elsewhere("test_cq.CQTest.test_x"))
+        self.assertEqual(pyverbs_guest.look(self.Cases("skips")), ("skipped", "no device"))
+        self.assertEqual(pyverbs_guest.look(self.Cases("passes"))[0], "passed")
+
 
 if __name__ == "__main__":
     unittest.main()
