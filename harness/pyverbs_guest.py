@@ -7,7 +7,8 @@
 
 FILE holds test cases, FOLDER those of rdma-core, which run on DEVICE. Each test
 has a process of its own and SECONDS of time, because it may crash or hang, but those
-for other hardware, which find that out at once. The interpreter is Debian's, which is the one that pyverbs was built for.
+for other hardware, which find that out at once. The interpreter is Debian's, which is
+the one that pyverbs was built for.
 """
 import contextlib
 import importlib.util

@@ -216,8 +216,9 @@ class Totals:
         """Counts; FAILED and SKIPPED are lists of names. What has a KEY is kept."""
         cost = f"{seconds:.0f} s" + (f", CPU {cpu:.0f} s" if cpu else "")
         if key and self.memory:
-            self.memory.forget(name)
-            if not failed:
+            if failed:
+                self.memory.forget(name)
+            else:
                 self.memory.keep(name, key, passed, skipped)
         with print_lock:
             self.passed += passed

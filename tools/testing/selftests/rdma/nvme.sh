@@ -65,14 +65,15 @@ target_down()
 
 # --- the host on r0 ---
 
-# prints sysfs folders of our controllers; by built-ins, debug kernels fork slowly
+# sets CONTROLLERS to the sysfs folders of ours
 controllers()
 {
 	local dir nqn
 
+	CONTROLLERS=()
 	for dir in /sys/class/nvme/nvme*; do
 		{ read -r nqn < "$dir/subsysnqn"; } 2> /dev/null || continue
-		[ "$nqn" != $NQN ] || echo "$dir"
+		[ "$nqn" != $NQN ] || CONTROLLERS+=("$dir")
 	done
 }
 
@@ -82,7 +83,8 @@ disk()
 	local i ns
 
 	for ((i = 0; i < 100; i++)); do
-		for ns in $(controllers); do
+		controllers
+		for ns in "${CONTROLLERS[@]}"; do
 			ns=/dev/${ns##*/}n1
 			[ ! -b "$ns" ] || { echo "$ns"; return 0; }
 		done
@@ -106,20 +108,19 @@ host_disconnect()
 {
 	local dir
 
-	for dir in $(controllers); do
+	controllers
+	for dir in "${CONTROLLERS[@]}"; do
 		echo 1 > "$dir/delete_controller"
 	done 2> /dev/null
 }
 
 is_live()
 {
-	local dir state
+	local state
 
-	for dir in /sys/class/nvme/nvme*; do
-		{ read -r state < "$dir/state"; } 2> /dev/null && [ "$state" = live ] &&
-			[ "$(controllers)" = "$dir" ] && return 0
-	done
-	return 1
+	controllers
+	[ ${#CONTROLLERS[@]} = 1 ] && read -r state < "${CONTROLLERS[0]}/state" &&
+		[ "$state" = live ]
 }
 
 # live SECONDS
@@ -130,11 +131,8 @@ live()
 
 gone()
 {
-	local nqn
-
-	for nqn in /sys/class/nvme/nvme*/subsysnqn; do
-		! { read -r nqn < "$nqn"; } 2> /dev/null || [ "$nqn" != $NQN ] || return 1
-	done
+	controllers
+	[ ${#CONTROLLERS[@]} = 0 ]
 }
 
 # --- the tests ---
