@@ -251,9 +251,12 @@ t_srq()
 {
 	target_down && modprobe nvmet-rdma use_srq=Y && target_up || return 1
 	host_connect && verify 4k 64k && host_disconnect && wait_for 10 gone
-	local ret=$?
+	local ret=$? start=$SECONDS
 
-	target_down && target_up && return $ret
+	# ib_drain_qp() gives up after a minute, and does not say so
+	target_down && target_up && [ $((SECONDS - start)) -lt 50 ] ||
+		{ say "the target takes $((SECONDS - start)) s to go"; return 1; }
+	return $ret
 }
 
 # The n-th mapping fails, for an n in each of the places that map: rings, commands,
