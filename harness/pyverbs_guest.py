@@ -5,18 +5,18 @@
     pyverbs_guest.py SECONDS FILE
     pyverbs_guest.py SECONDS FOLDER DEVICE NETDEV
 
-FILE holds test cases, FOLDER those of rdma-core, which run on DEVICE. Each test
-has a process of its own and SECONDS of time, because it may crash or hang, but those
-for other hardware, which find that out at once. The interpreter is Debian's, which is
+FILE holds test cases, FOLDER those of rdma-core, which run on DEVICE. The tests run in
+a child process, because they may crash or hang: each has SECONDS of time. Those of
+rdma-core share it until one fails, as they do in its own run_tests.py; one of FILE has
+it for itself. $DEVICE stands before their names. The interpreter is Debian's, which is
 the one that pyverbs was built for.
 """
-import contextlib
 import importlib.util
 import os
 import pathlib
 import random
-import select
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -73,17 +73,6 @@ def verdict(test):
     return "passed", ""
 
 
-def is_elsewhere(name):
-    """Tests of a provider's own verbs. A fork takes ten times as long as to skip one."""
-    return name.startswith(("test_mlx5", "test_efa"))
-
-
-def look(test):
-    """(verdict, why) of a test that should skip, or else runs like any other."""
-    with contextlib.redirect_stdout(sys.stderr):
-        return verdict(test)
-
-
 def end(pid):
     """A process that the kernel does not let go must not stop the others."""
     try:
@@ -97,57 +86,81 @@ def end(pid):
     return False
 
 
-def run(test, seconds):
-    """(verdict, why) of a test in a child process."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.setsid()
-        os.close(reader)
-        os.dup2(2, 1)
+def name(test):
+    return f"{os.environ['DEVICE']} {test.id().removeprefix('tests.')}"
+
+
+def mark(test):
+    with open("/dev/kmsg", "w") as kmsg:
+        kmsg.write(f"selftest: {name(test)}\n")
+
+
+def child(tests, parent):
+    """Run the tests, to the first that fails, and tell the parent of each."""
+    os.setsid()
+    os.dup2(2, 1)
+    for test in tests:
+        mark(test)
         # the same sizes and flags in each run
         random.seed(test.id())
         what, why = verdict(test)
         sys.stdout.flush()
-        os.write(writer, f"{what}\n{why[-4000:]}\0".encode(errors="replace"))
-        os._exit(0)
-    os.close(writer)
-    # not to the end of file: processes that the test left hold the pipe, too
-    text, until = b"", time.monotonic() + seconds
-    while not text.endswith(b"\0"):
-        left = until - time.monotonic()
-        if left <= 0 or not select.select([reader], [], [], left)[0]:
-            text = f"failed\nno end in {seconds} s\0".encode()
+        parent.send(f"{what}\n{why[-4000:]}".encode(errors="replace"))
+        if what == "failed":
             break
-        more = os.read(reader, 65536)
-        text = text + more if more else b"failed\nthe process died\0"
-    os.close(reader)
-    gone = end(pid)
-    what, _, why = text.decode(errors="replace").rstrip("\0").partition("\n")
-    return (what, why) if gone else ("failed", "the process cannot be killed")
+    os._exit(0)
+
+
+def hear(children, seconds):
+    """(verdict, why) of the next test."""
+    try:
+        text = children.recv(65536).decode(errors="replace")
+    except TimeoutError:
+        text = f"failed\nno end in {seconds} s"
+    what, _, why = (text or "failed\nthe process died").partition("\n")
+    return what, why
+
+
+def run(tests, seconds):
+    """(verdict, why) of each test."""
+    while tests:
+        # not a stream, and not to the end of it: processes that a test left hold it, too
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(seconds)
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            child(tests, theirs)
+        theirs.close()
+        what = None
+        while tests and what != "failed":
+            what, why = hear(ours, seconds)
+            tests = tests[1:]
+            if (not tests or what == "failed") and not end(pid):
+                what, why = "failed", "the process cannot be killed"
+            yield what, why
+        ours.close()
 
 
 def main():
     import pyverbs.device
     seconds = int(sys.argv[1])
-    tests = list(flat(from_rdma_core(*sys.argv[2:]) if os.path.isdir(sys.argv[2])
-                      else from_file(sys.argv[2])))
+    if os.path.isdir(sys.argv[2]):
+        tests = list(flat(from_rdma_core(*sys.argv[2:])))
+        verdicts = run(tests, seconds)
+    else:
+        tests = list(flat(from_file(sys.argv[2])))
+        verdicts = (found for test in tests for found in run([test], seconds))
     # loads all the providers, once instead of in each child
     pyverbs.device.get_device_list()
     print(f"1..{len(tests)}", flush=True)
-    for number, test in enumerate(tests, 1):
-        name = test.id().removeprefix("tests.")
-        with open("/dev/kmsg", "w") as kmsg:
-            kmsg.write(f"selftest: {name}\n")
-        what, why = look(test) if is_elsewhere(name) else ("", "")
-        if what != "skipped":
-            what, why = run(test, seconds)
+    for number, (test, (what, why)) in enumerate(zip(tests, verdicts), 1):
         last = " ".join((why.strip().splitlines() or [""])[-1].split())
-        print(f"{'not ' * (what == 'failed')}ok {number} {name}" +
+        print(f"{'not ' * (what == 'failed')}ok {number} {name(test)}" +
               f" # SKIP {last}" * (what == "skipped"), flush=True)
         if what == "failed":
             print(f"# {last}", flush=True)
-            print(f"{name}:\n{why}", file=sys.stderr, flush=True)
+            print(f"{name(test)}:\n{why}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

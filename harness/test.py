@@ -15,6 +15,7 @@ and what is named is always run.
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -86,9 +87,14 @@ def leak(name, only, fail_at):
     return selftest(name, "rxe", f"SIZE=64K ONLY='{only}' FAIL_AT='{fail_at}'")
 
 
+# what is no script
+DEMO = "demo", 300, None
+USERLAND = "userland", 1300, None
+
 # kind: (name, time limit in seconds, script, more of the kernel's command line)
 GUEST_TESTS = {
     "uml": [
+        DEMO,
         ("kunit", 120, KUNIT),
         ("loop-rxe", 300, loop("rxe")),
         ("loop-siw", 300, loop("siw")),
@@ -110,6 +116,7 @@ GUEST_TESTS = {
                                 "1 132 263"), *LEAK),
         ("leak-rds", 600, leak("rds", "messages rdma_write mr pool fail_connect unload",
                                "1 129"), *LEAK),
+        USERLAND,
     ],
     "x86": [
         ("kunit", 300, KUNIT),
@@ -125,11 +132,7 @@ GUEST_TESTS = {
                                 "fail_connect'")),
         ("rds", 1200, selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr "
                                             "atomics unload'")),
-    ],
-    # userland.py, on the x86 kernels of stock and series
-    "stock": [
-        ("userland-rxe", 1300, "rxe"),
-        ("userland-siw", 1300, "siw"),
+        USERLAND,
     ],
     # highmem; what guest-i386-init.c is to run
     "i386": [
@@ -319,15 +322,14 @@ def demo_test(kern, totals):
                key=key)
 
 
-def userland_test(device, totals):
+def userland_test(stock, kern, totals):
     """User space that is not ours: what passes on stock has to pass here."""
     start = time.monotonic()
-    full = f"userland on {device} in x86"
-    kernels = userland.kernels("x86")
-    key = totals.key(kernels, full)
+    full = f"userland in {kern.kind}"
+    key = totals.key([stock.kernel, kern], full)
     if totals.remembers(full, key):
         return
-    passed, skipped, lines, worse = userland.both(*kernels, device)
+    passed, skipped, lines, worse = userland.compare(stock, kern)
     totals.add(full, passed, worse, skipped, time.monotonic() - start, lines, key=key)
 
 
@@ -377,27 +379,27 @@ class Jobs:
 
 def build(kinds, totals, jobs):
     """One kernel at a time; what needs it is queued when it is there."""
+    stock = userland.Stock()
     for kind in kinds:
         try:
-            kernels = userland.kernels("x86") if kind == "stock" else [kernel.Kernel(kind)]
-            for kern in kernels:
-                kern.build()
-            if kind == "stock":
-                # once, and not by two workers at a time
-                userland.suite()
+            kern = kernel.Kernel(kind)
+            kern.build()
         except SystemExit as error:
             totals.add(f"kernel for {kind}", 0, [str(error)], [], 0)
             continue
         for name, timeout, script, *append in kinds[kind]:
             if name == "demo":
-                jobs.put(timeout, name, lambda kern=kern: demo_test(kern, totals))
-            elif kind == "stock":
-                jobs.put(timeout, name, lambda device=script: userland_test(device, totals),
-                         tcg=True)
+                job = functools.partial(demo_test, kern, totals)
+            elif name == "userland":
+                job = functools.partial(userland_test, stock, kern, totals)
+                try:
+                    stock.build()
+                except SystemExit as error:
+                    totals.add("stock kernel", 0, [str(error)], [], 0)
+                    continue
             else:
-                jobs.put(timeout, f"{kind}-{name}",
-                         lambda args=(kern, name, timeout, script, *append):
-                         guest_test(totals, *args), tcg=kind != "uml")
+                job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
+            jobs.put(timeout, f"{kind}-{name}", job, tcg=kind != "uml")
     jobs.close()
 
 
@@ -420,8 +422,8 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
-    known = ["harness", "demo"] + [f"{kind}-{test[0]}" for kind, tests in GUEST_TESTS.items()
-                                   for test in tests]
+    known = ["harness"] + [f"{kind}-{test[0]}" for kind, tests in GUEST_TESTS.items()
+                            for test in tests]
     if args.list:
         print("\n".join(known))
         return
@@ -432,7 +434,7 @@ def main():
         kernel.die(f"no such test: {unknown[0]} (test.py --list)")
 
     totals = Totals(Memory(recall=not names and not os.environ.get("AGAIN")))
-    kinds = {kind: [test for test in [("demo", 300, "")] * (kind == "uml") + tests
+    kinds = {kind: [test for test in tests
                     if not names or test[0] in names or f"{kind}-{test[0]}" in names]
              for kind, tests in GUEST_TESTS.items()}
     jobs = Jobs()

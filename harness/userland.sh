@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# userland.sh rxe|siw: in a guest, user space that is not ours. rdma-core's tests
+# userland.sh rxe|siw...: in a guest, user space that is not ours. rdma-core's tests
 # (in the folder $TESTS) on r0 alone, the others between r0 and r1 over the wire.
 # A step may take $PATIENCE seconds.
 # shellcheck disable=SC2317 # "run" calls the functions
-export DEVICE=$1 PYTHONDONTWRITEBYTECODE=1
+export DEVICE PYTHONDONTWRITEBYTECODE=1
 # shellcheck source=/dev/null
 . "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/wire.sh"
 export A0 A1
@@ -78,20 +78,28 @@ tool()
 	esac
 }
 
-tools=(rping "ib_send_bw -R" "ib_write_bw -R" "ib_read_bw -R")
-# iWARP connects by rdma_cm only
-[ "$DEVICE" = siw ] || tools+=(ib_send_bw ib_write_bw ib_read_bw)
+all()
+{
+	local name tools=(rping "ib_send_bw -R" "ib_write_bw -R" "ib_read_bw -R")
 
-rm -f $LOG
-wire_up "$DEVICE" || exit 1
-# these two share an address: not by the wire, which is for two
-ip rule add pref 0 lookup local
-"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$TESTS" r0 d0 2> /run/out/pyverbs.log
-ip rule del pref 0
-"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" 2> /run/out/user_sge.log
-echo "1..${#tools[@]}"
-for name in "${tools[@]}"; do
-	# shellcheck disable=SC2086
-	run "$name" tool $name
+	# iWARP connects by rdma_cm only
+	[ "$DEVICE" = siw ] || tools+=(ib_send_bw ib_write_bw ib_read_bw)
+	wire_up "$DEVICE" || return 1
+	# these two share an address: not by the wire, which is for two
+	ip rule add pref 0 lookup local
+	"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$TESTS" r0 d0 2>> /run/out/pyverbs.log
+	ip rule del pref 0
+	"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" \
+		2>> /run/out/user_sge.log
+	echo "1..${#tools[@]}"
+	for name in "${tools[@]}"; do
+		# shellcheck disable=SC2086
+		run "$DEVICE $name" tool $name
+	done
+	wire_down
+}
+
+rm -f $LOG /run/out/pyverbs.log /run/out/user_sge.log
+for DEVICE; do
+	all || exit 1
 done
-wire_down

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
+import os
 import pathlib
 import sys
+import time
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import pyverbs_guest  # noqa: E402
@@ -40,9 +43,9 @@ class Differences(unittest.TestCase):
         self.check(["c: skipped on stock, failed on the series"], c="failed")
 
     def test_ours_has_to_pass(self):
-        run = Run({"user_sge.UserSge.test_x": "failed"})
+        run = Run({"rxe user_sge.UserSge.test_x": "failed"})
         self.assertEqual(userland.differences(run, run), [
-            "user_sge.UserSge.test_x: failed on stock, failed on the series"])
+            "rxe user_sge.UserSge.test_x: failed on stock, failed on the series"])
 
     def test_unstable(self):
         test, = userland.UNSTABLE
@@ -72,43 +75,56 @@ class Differences(unittest.TestCase):
 
 
 class Verdicts(unittest.TestCase):
-    """Each test has a process of its own."""
+    """Tests share a process until one fails."""
     class Cases(unittest.TestCase):
+        def tells(self):
+            self.skipTest(f"by {os.getpid()}")
+
         def passes(self):
             pass
 
         def fails(self):
             self.fail("why")
 
-        def skips(self):
-            self.skipTest("no device")
-
         def crashes(self):
-            import os
             os.abort()
 
         def hangs(self):
-            import time
             time.sleep(60)
 
+    def setUp(self):
+        os.environ["DEVICE"] = "rxe"
+        kmsg = mock.patch.object(pyverbs_guest, "mark")
+        kmsg.start()
+        self.addCleanup(kmsg.stop)
+
+    def run_all(self, *names):
+        return list(pyverbs_guest.run([self.Cases(name) for name in names], 2))
+
     def check(self, name, expected, why):
-        verdict, text = pyverbs_guest.run(self.Cases(name), 2)
+        """One test, the result of which is not that of the next."""
+        first, (verdict, text), last = self.run_all("tells", name, "tells")
         self.assertEqual(verdict, expected)
         self.assertIn(why, text)
+        self.assertEqual((first[0], last[0]), ("skipped", "skipped"))
+        self.assertEqual(first[1] == last[1], verdict != "failed")
+        self.assertNotIn(str(os.getpid()), first[1])
 
     def test_all(self):
         self.check("passes", "passed", "")
+        self.check("tells", "skipped", "by ")
         self.check("fails", "failed", "AssertionError: why")
-        self.check("skips", "skipped", "no device")
         self.check("crashes", "failed", "the process died")
         self.check("hangs", "failed", "no end in 2 s")
 
-    def test_for_other_hardware(self):
-        """A skip is found without a process, anything else is run again in one."""
-        self.assertTrue(pyverbs_guest.is_elsewhere("test_mlx5_cq.Mlx5CqTest.test_x"))
-        self.assertFalse(pyverbs_guest.is_elsewhere("test_cq.CQTest.test_x"))
-        self.assertEqual(pyverbs_guest.look(self.Cases("skips")), ("skipped", "no device"))
-        self.assertEqual(pyverbs_guest.look(self.Cases("passes"))[0], "passed")
+    def test_last(self):
+        for name, expected in (("passes", "passed"), ("crashes", "failed")):
+            self.assertEqual([what for what, _ in self.run_all("passes", name)],
+                             ["passed", expected])
+
+    def test_long_reason(self):
+        with mock.patch.object(pyverbs_guest, "verdict", return_value=("failed", "ü" * 10000)):
+            self.assertEqual(self.run_all("passes"), [("failed", "ü" * 4000)])
 
 
 if __name__ == "__main__":
