@@ -46,13 +46,10 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 	modprobe -q -r rdma_loop
 	wire_down
 )
-export CAPTURE=/run/out/wire.pcap SIZE={size}
-export ONLY="{only}"
-"$tests/{test}.sh" {device}
-status=$?
+CAPTURE=/run/out/wire.pcap SIZE={size} ONLY="{only}" "$tests/{test}.sh" {device}
 awk '$3 == "__binary_start" {{ print "linear_map", $1 }}' /proc/kallsyms
-exit $status
 """
+ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
 
 
 def stock_tree():
@@ -78,13 +75,36 @@ def runs(devices=DEVICES):
     return [(device, ulp) for device in devices for ulp in ULPS if device in ulp[3]]
 
 
+def script(device, ulp):
+    _, test, only, _ = ulp
+    return SCRIPT.format(size=SIZE, device=device, test=test, only=only)
+
+
+def row(result, device, ulp):
+    """What a guest has shown that ran script(), or CaptureError."""
+    written = [(int(wrote), int(read)) for wrote, read in
+               re.findall(r"wrote=(\d+) verified=(\d+)", result.output)]
+    # RDS: what was received has been compared
+    written += [(int(both), int(both)) for both in
+                re.findall(r"^# bytes=(\d+)$", result.output, re.M)]
+    scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)])
+    if scan.unparsed or not scan.fields_total:
+        raise wirescan.CaptureError(f"not understood: {dict(scan.unparsed)}")
+    return {
+        "device": device, "ULP": ulp[0],
+        "MiB written": f"{sum(wrote for wrote, _ in written) / 2**20:.1f}",
+        "MiB verified": f"{sum(read for _, read in written) / 2**20:.1f}",
+        "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
+        "addresses on the wire": str(scan.fields_total),
+        "kernel virtual": str(scan.kernel_total),
+        "scan": scan,
+    }
+
+
 def demo(kern, device, ulp):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
-    name, test, only, _ = ulp
-    result = guest.run(kern, SCRIPT.format(size=SIZE, device=device, test=test, only=only),
-                       timeout=600, memory=MEMORY,
-                       env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"},
+    result = guest.run(kern, script(device, ulp), timeout=600, memory=MEMORY, env=ENV,
                        echo=lambda line: print("  " + line, end="", flush=True)
                        if line.startswith(("ok", "not ok", "#", "Bail")) else None)
     tests = ktap.parse(result.output)
@@ -92,32 +112,13 @@ def demo(kern, device, ulp):
     if not problem and (tests.failed or tests.incomplete or tests.skipped):
         problem = (tests.failed + tests.skipped + ["the tests did not finish"])[0]
     if problem:
-        print(f"harness: {name} over {device}: {problem} (see {result.out})", file=sys.stderr)
+        print(f"harness: {ulp[0]} over {device}: {problem} (see {result.out})", file=sys.stderr)
         return None
-    done = [(int(wrote), int(read)) for wrote, read in
-            re.findall(r"wrote=(\d+) verified=(\d+)", result.output)]
-    # RDS: what was received has been compared
-    done += [(int(both), int(both)) for both in
-             re.findall(r"^# bytes=(\d+)$", result.output, re.M)]
     try:
-        scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)])
+        return row(result, device, ulp) | {"seconds": f"{time.monotonic() - start:.0f}"}
     except wirescan.CaptureError as error:
-        print(f"harness: {name} over {device}: {error}", file=sys.stderr)
+        print(f"harness: {ulp[0]} over {device}: {error}", file=sys.stderr)
         return None
-    if scan.unparsed or not scan.fields_total:
-        print(f"harness: {name} over {device}: not understood: {dict(scan.unparsed)}",
-              file=sys.stderr)
-        return None
-    return {
-        "device": device, "ULP": name,
-        "MiB written": f"{sum(wrote for wrote, _ in done) / 2**20:.1f}",
-        "MiB verified": f"{sum(read for _, read in done) / 2**20:.1f}",
-        "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
-        "addresses on the wire": str(scan.fields_total),
-        "kernel virtual": str(scan.kernel_total),
-        "seconds": f"{time.monotonic() - start:.0f}",
-        "scan": scan,
-    }
 
 
 def table(rows):

@@ -3,7 +3,10 @@
 """What makes a run in a guest a failure."""
 import contextlib
 import io
+import os
 import pathlib
+import re
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -54,6 +57,26 @@ class Guest(unittest.TestCase):
         for output in ("", GOOD.replace("1..2", "1..3"), "1..0\n"):
             self.assertIn("did not finish (status 3", self.run_it(output, status=3)[1])
 
+    def test_ended_between_scripts(self):
+        self.assertEqual(self.run_it(status=1)[0], (1, 0, 1))
+        counts, text = self.run_it(status=124)
+        self.assertEqual(counts, (1, 1, 1))
+        self.assertIn("did not finish (status 124", text)
+
+    def test_selftest_that_does_not_run(self):
+        """One of several in a guest."""
+        for status, more in ((0, 0), (1, 0), (2, 1), (127, 1)):
+            with tempfile.TemporaryDirectory() as tree:
+                path = pathlib.Path(tree, "tools/testing/selftests/rdma/x.sh")
+                path.parent.mkdir(parents=True)
+                path.write_text(f"#!/bin/sh\necho $SIZE $1\nexit {status}\n")
+                path.chmod(0o755)
+                done = subprocess.run(["bash", "-c", harness.selftest("x", "rxe", "SIZE='1 M'")],
+                                      env=dict(os.environ, GUEST_TREE=tree), text=True,
+                                      capture_output=True)
+            self.assertEqual(done.stdout.splitlines(),
+                             ["1 M rxe"] + ["not ok 1 x ends early"] * more)
+
     def test_hung(self):
         self.assertIn("FAILED the guest hung",
                       self.run_it(status=None, why="the guest hung")[1])
@@ -97,6 +120,38 @@ class Guest(unittest.TestCase):
             harness.work(jobs, totals)
         self.assertEqual((totals.failed, ran), (1, [1]))
         self.assertIn("FAILED SystemExit: harness: no disk space", printed.getvalue())
+
+
+class Wire(unittest.TestCase):
+    """The rows of the demo are parts of the selftests."""
+    def run_it(self, row):
+        passed, failed = [], []
+        with mock.patch.object(harness.demo, "row", mock.Mock(side_effect=[row])):
+            harness.scan(None, "iser-siw", passed, failed)
+        return passed + failed, not failed
+
+    def test_scan(self):
+        good = {"scan": mock.Mock(kernel_total=0), "kernel virtual": "0", "local SGEs": "physical"}
+        self.assertEqual(self.run_it(good), (["wire of iSER over siw"], True))
+        found = good | {"scan": mock.Mock(kernel_total=3), "kernel virtual": "3"}
+        self.assertEqual(self.run_it(found), (["wire of iSER over siw: 3 kernel addresses"], False))
+        self.assertEqual(self.run_it(good | {"local SGEs": "virtual"}),
+                         (["wire of iSER over siw: local SGEs are virtual"], False))
+        self.assertEqual(self.run_it(harness.wirescan.CaptureError("no file")),
+                         (["wire of iSER over siw: no file"], False))
+
+    def test_every_row_and_every_test(self):
+        rows = set()
+        for name, _, script, *_ in harness.GUEST_TESTS["uml"]:
+            if "CAPTURE=" not in (script or ""):
+                continue
+            test, _, device = name.partition("-")
+            rows.add((device or "rxe", test))
+            tests = " ".join(re.findall(r"ONLY=['\"]([^'\"]*)", script)).split()
+            text = (harness.kernel.TOP / f"tools/testing/selftests/rdma/{test}.sh").read_text()
+            known = re.search(r'TESTS="([^"]*)', text)[1].split()
+            self.assertEqual(sorted(tests), sorted(known), name)
+        self.assertEqual(rows, {(device, ulp[1]) for device, ulp in harness.demo.runs()})
 
 
 class Memory(unittest.TestCase):
