@@ -112,7 +112,7 @@ def command(kern, out, memory, append):
             "log_buf_len=8M", f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
     if kern.kind == "uml":
-        return [str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
+        return ["env", f"LD_PRELOAD={kern.preload}", str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
     # the IOMMU is for KUnit: virtio does not ask for it

@@ -66,6 +66,7 @@ class Kernel:
         self.modules = self.out / "modules"
         # the others have the host's root file system
         self.initramfs = self.out / "initramfs" if kind == "i386" else None
+        self.preload = self.out / "uml-ipi.so" if kind == "uml" else None
         names = fragments + (["plain"] if plain else debug)
         self.fragments = [CONFIGS / f"{name}.config" for name in names]
         # For ccache, instead of autoconf.h, which nearly all files include: the options
@@ -126,6 +127,12 @@ class Kernel:
             subprocess.run([self.out / "usr/gen_init_cpio", "-"], stdout=cpio, stderr=log,
                            input=INITRAMFS.format(out=self.out).encode(), check=True)
 
+    def make_preload(self, log):
+        subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-fPIC", "-shared",
+                        "-ftls-model=initial-exec", "-o", self.preload,
+                        TOP / "harness/uml-ipi.c"],
+                       stdout=log, stderr=subprocess.STDOUT, check=True)
+
     def build(self):
         """Build image and modules; without a change this takes seconds."""
         start = time.monotonic()
@@ -140,11 +147,13 @@ class Kernel:
             if not done.returncode:
                 done = self.make("modules_install", f"INSTALL_MOD_PATH={self.modules}",
                                  stdout=f, stderr=subprocess.STDOUT)
-            if self.initramfs and not done.returncode:
-                try:
+            try:
+                if self.initramfs and not done.returncode:
                     self.make_initramfs(f)
-                except subprocess.CalledProcessError as failed:
-                    done = failed
+                if self.preload:
+                    self.make_preload(f)
+            except subprocess.CalledProcessError as failed:
+                done = failed
         if done.returncode:
             errors = [line for line in log.read_text(errors="replace").splitlines()
                       if "error" in line.lower() or "No space" in line]
