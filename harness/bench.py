@@ -218,8 +218,7 @@ class Guest:
 
     def run(self, kern, text):
         self.result = guest.run(kern, text, timeout=1200, out=self.out,
-                                env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux",
-                                     "BENCH_MODULES": BUILT / self.name},
+                                env=demo.ENV | {"BENCH_MODULES": BUILT / self.name},
                                 append=[ONE_CPU], echo=self.hear)
         self.said.put(None)
 

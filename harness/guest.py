@@ -112,8 +112,8 @@ def command(kern, out, memory, append):
             "log_buf_len=8M", f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
     if kern.kind == "uml":
-        return ["env", f"LD_PRELOAD={kern.preload}", str(kern.image), f"mem={memory}M", "seccomp=on", "ncpus=2",
-                "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
+        return ["env", f"LD_PRELOAD={kern.preload}", str(kern.image),
+                f"mem={memory}M", "seccomp=on", "ncpus=2", "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
     # the IOMMU is for KUnit: virtio does not ask for it
     return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "virtio-serial",
@@ -128,7 +128,7 @@ def command(kern, out, memory, append):
 
 def prepare(kern, out, script, timeout, env):
     """What the guest's init reads: environment and script."""
-    for name in ("status", "started", "dmesg", "kmemleak", "console"):
+    for name in ("status", "started", "dmesg", "kmemleak", "console", "wire.pcap"):
         (out / name).unlink(missing_ok=True)
     env = dict(env, GUEST_HARNESS=HARNESS, GUEST_KIND=kern.kind, GUEST_TIMEOUT=timeout,
                GUEST_MODULES=kern.modules, GUEST_TREE=kern.tree)

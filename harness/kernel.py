@@ -150,7 +150,7 @@ class Kernel:
             try:
                 if self.initramfs and not done.returncode:
                     self.make_initramfs(f)
-                if self.preload:
+                if self.preload and not done.returncode:
                     self.make_preload(f)
             except subprocess.CalledProcessError as failed:
                 done = failed

@@ -73,8 +73,7 @@ class Run:
 def run(kern, devices):
     out = guest.scratch() / f"{kern.kind}-userland-{kern.tree.name}"
     done = guest.run(kern, SCRIPT.format(devices=" ".join(devices)), timeout=LIMIT, out=out,
-                     env={"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux", "TESTS": suite(),
-                          "PATIENCE": PATIENCE})
+                     env=demo.ENV | {"TESTS": suite(), "PATIENCE": PATIENCE})
     tests = ktap.parse(done.output)
     results = {}
     for verdict in ("passed", "failed", "skipped"):

@@ -124,6 +124,13 @@ class Guest(unittest.TestCase):
 
 class Wire(unittest.TestCase):
     """The rows of the demo are parts of the selftests."""
+    def test_capture_of_an_earlier_run(self):
+        with tempfile.TemporaryDirectory() as folder:
+            capture = pathlib.Path(folder, "wire.pcap")
+            capture.write_text("old")
+            guest.prepare(mock.Mock(kind="uml"), capture.parent, "true", 1, {})
+            self.assertFalse(capture.exists())
+
     def run_it(self, row):
         passed, failed = [], []
         with mock.patch.object(harness.demo, "row", mock.Mock(side_effect=[row])):
