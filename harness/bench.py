@@ -47,21 +47,21 @@ ONE_CPU = "ncpus=1"
 
 # name, what rdma_bench.c calls it, bytes, {device: how many}, how many at a time
 RDMA_LOADS = [
-    ("SEND 64 B", "send", 64, {"rxe": 12000, "siw": 18000}, 32),
-    ("READ 4 KiB", "read", 4096, {"rxe": 8000, "siw": 9000}, 16),
-    ("READ 64 KiB", "read", 65536, {"rxe": 800, "siw": 1800}, 8),
-    ("READ 1 MiB", "read", 1048576, {"rxe": 50, "siw": 120}, 4),
-    ("WRITE 4 KiB", "write", 4096, {"rxe": 8000, "siw": 20000}, 16),
-    ("WRITE 64 KiB", "write", 65536, {"rxe": 800, "siw": 3500}, 8),
-    ("WRITE 1 MiB", "write", 1048576, {"rxe": 50, "siw": 240}, 4),
+    ("SEND 64 B", "send", 64, {"rxe": 40000, "siw": 60000}, 32),
+    ("READ 4 KiB", "read", 4096, {"rxe": 12000, "siw": 30000}, 16),
+    ("READ 64 KiB", "read", 65536, {"rxe": 1000, "siw": 5000}, 8),
+    ("READ 1 MiB", "read", 1048576, {"rxe": 60, "siw": 300}, 4),
+    ("WRITE 4 KiB", "write", 4096, {"rxe": 12000, "siw": 70000}, 16),
+    ("WRITE 64 KiB", "write", 65536, {"rxe": 1000, "siw": 9000}, 8),
+    ("WRITE 1 MiB", "write", 1048576, {"rxe": 60, "siw": 600}, 4),
 ]
 
 # name, fio's --rw, KiB, {device: how many}
 START_OF_FIO = ("fio alone", "randread", 4, {"rxe": 1, "siw": 1})
 NVME_LOADS = [
     START_OF_FIO,
-    ("4 KiB random reads", "randread", 4, {"rxe": 3000, "siw": 4000}),
-    ("128 KiB writes", "write", 128, {"rxe": 400, "siw": 700}),
+    ("4 KiB random reads", "randread", 4, {"rxe": 8000, "siw": 10000}),
+    ("128 KiB writes", "write", 128, {"rxe": 500, "siw": 1500}),
 ]
 
 SCRIPT = """
