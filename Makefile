@@ -9,24 +9,24 @@ help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 setup: ## install the missing packages, fetch Linux 7.2 (LINUX_SRC= names a tree or tarball)
-	@harness/setup
+	@harness/tree/setup
 tree: setup ## build/linux: the base plus one commit for each patch
-	@harness/series.py tree
+	@harness/tree/series.py tree
 refresh: ## the way back: build/linux's commits into patches/ and the new files
-	@harness/series.py refresh
+	@harness/tree/series.py refresh
 series: setup ## out/: the series as mails, signed off by you (V=2: version 2)
-	@harness/series.py series
+	@harness/tree/series.py series
 demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
-	@harness/demo.py
+	@harness/proof/demo.py
 test: tree ## every test (AGAIN=1: also what has passed and is unchanged)
-	@harness/test.py
+	@harness/proof/test.py
 check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, every commit builds
-	@harness/check.py
+	@harness/proof/check.py
 bench: tree ## stock against series, as ratios
-	@harness/bench.py
+	@harness/measure/bench.py
 guest-uml: tree ## a shell in a UML guest on the patched kernel
-	@harness/guest.py --shell uml
+	@harness/guests/guest.py --shell uml
 guest-x86: tree ## a shell in an x86-64 guest on the patched kernel (ACCEL=kvm)
-	@harness/guest.py --shell x86
+	@harness/guests/guest.py --shell x86
 clean: ## remove out/ and what was built; the trees stay
 	rm -rf out build/*/build-*

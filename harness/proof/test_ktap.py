@@ -4,9 +4,9 @@ import pathlib
 import sys
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import guest  # noqa: E402
-import ktap  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest  # noqa: E402
+from proof import ktap  # noqa: E402
 
 KUNIT = """KTAP version 1
 1..1

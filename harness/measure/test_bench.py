@@ -9,8 +9,8 @@ import time
 import unittest
 import unittest.mock
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import bench  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from measure import bench  # noqa: E402
 
 KALLSYMS = """0000000060001000 T first
 0000000060001040 t second

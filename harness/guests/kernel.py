@@ -17,8 +17,8 @@ import subprocess
 import sys
 import time
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-CONFIGS = TOP / "harness/configs"
+TOP = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = TOP / "harness/guests/configs"
 
 # kind: (ARCH, image, fragments, debug fragments)
 KINDS = {
@@ -44,7 +44,7 @@ dir /dev 0755 0 0
 nod /dev/console 0600 0 0 c 5 1
 nod /dev/ttyS1 0600 0 0 c 4 65
 dir /debug 0755 0 0
-file /init {out}/guest-init 0755 0 0
+file /init {out}/i386-init 0755 0 0
 file /sge_kunit.ko {out}/drivers/infiniband/core/tests/sge_kunit.ko 0644 0 0
 file /rw_kunit.ko {out}/drivers/infiniband/core/tests/rw_kunit.ko 0644 0 0
 file /rdma_loop.ko {out}/drivers/infiniband/core/tests/rdma_loop.ko 0644 0 0
@@ -121,7 +121,7 @@ class Kernel:
             ["gcc", "-m32", "-Os", "-Wall", "-Werror", "-ffreestanding", "-static", "-nostdlib",
              "-nostdinc", "-isystem", self.tree / "tools/include/nolibc",
              "-isystem", self.out / "usr/include", "-include", "nolibc.h",
-             "-o", self.out / "guest-init", TOP / "harness/guest-i386-init.c"],
+             "-o", self.out / "i386-init", TOP / "harness/in-guest/i386-init.c"],
             stdout=log, stderr=subprocess.STDOUT, check=True)
         with open(self.initramfs, "wb") as cpio:
             subprocess.run([self.out / "usr/gen_init_cpio", "-"], stdout=cpio, stderr=log,
@@ -130,7 +130,7 @@ class Kernel:
     def make_preload(self, log):
         subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-fPIC", "-shared",
                         "-ftls-model=initial-exec", "-o", self.preload,
-                        TOP / "harness/uml-ipi.c"],
+                        TOP / "harness/guests/uml-ipi.c"],
                        stdout=log, stderr=subprocess.STDOUT, check=True)
 
     def build(self):

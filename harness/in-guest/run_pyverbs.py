@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """In a guest: run unit tests that use pyverbs, and print KTAP.
 
-    pyverbs_guest.py SECONDS FILE
-    pyverbs_guest.py SECONDS FOLDER DEVICE NETDEV
+    run_pyverbs.py SECONDS FILE
+    run_pyverbs.py SECONDS FOLDER DEVICE NETDEV
 
 FILE holds test cases, FOLDER those of rdma-core, which run on DEVICE. The tests run in
 a child process, because they may crash or hang: each has SECONDS of time. Those of

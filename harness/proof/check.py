@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 HARNESS = TOP / "harness"
 CPUS = os.cpu_count()
 ARCH = {"uml": "um", "x86": "x86_64"}
@@ -45,7 +45,7 @@ TTY = sys.stdout.isatty()
 
 def configuration():
     """What the kernels are made from; that of i386, and those of make bench, are not built."""
-    return [f.read_text() for f in sorted((HARNESS / "configs").iterdir())
+    return [f.read_text() for f in sorted((HARNESS / "guests/configs").iterdir())
             if f.stem not in ("guest-i386", "highmem", "plain")]
 
 
@@ -227,7 +227,7 @@ class Series:
 
     def configure(self, tree, kind, progress):
         if (tree, kind) not in self.configured:
-            must([HARNESS / "kernel.py", "config", kind, "--tree", tree], TOP, progress)
+            must([HARNESS / "guests/kernel.py", "config", kind, "--tree", tree], TOP, progress)
             self.configured.add((tree, kind))
 
     def make(self, tree, kind, progress, *args):
@@ -360,7 +360,7 @@ def htmldocs(series, progress):
 
 
 def sparse(series, progress):
-    checker = must([HARNESS / "sparse"], TOP).strip().splitlines()[-1]
+    checker = must([HARNESS / "proof/sparse"], TOP).strip().splitlines()[-1]
     wanted = series.objects(series.touched)
     if not wanted:
         raise Skip("no C file touched")
@@ -514,8 +514,8 @@ def build(series, tree, commit, progress):
 
 def boot(series, tree, progress):
     """What is wrong with the kernel in a guest (or nothing), and its output."""
-    status, log = run([HARNESS / "guest.py", "--tree", tree, "--timeout", "120", "uml",
-                       HARNESS / "boot.sh", series.tree], TOP, progress)
+    status, log = run([HARNESS / "guests/guest.py", "--tree", tree, "--timeout", "120", "uml",
+                       HARNESS / "in-guest/boot.sh", series.tree], TOP, progress)
     if not status:
         return "", ""
     last = [line for line in log.splitlines() if line.startswith("harness: ")][-1:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""SGEs of user QPs that the kernel has to refuse; run by pyverbs_guest.py.
+"""SGEs of user QPs that the kernel has to refuse; run by run_pyverbs.py.
 
 lkey 0 is the kernel's own: the address beside it is a physical one. User space
 writes the WQE rings of rxe and siw itself, so what it posts reaches the kernel

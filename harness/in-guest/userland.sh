@@ -87,9 +87,9 @@ all()
 	wire_up "$DEVICE" || return 1
 	# these two share an address: not by the wire, which is for two
 	ip rule add pref 0 lookup local
-	"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$TESTS" r0 d0 2>> /run/out/pyverbs.log
+	"$GUEST_HARNESS/run_pyverbs.py" "$PATIENCE" "$TESTS" r0 d0 2>> /run/out/pyverbs.log
 	ip rule del pref 0
-	"$GUEST_HARNESS/pyverbs_guest.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" \
+	"$GUEST_HARNESS/run_pyverbs.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" \
 		2>> /run/out/user_sge.log
 	echo "1..${#tools[@]}"
 	for name in "${tools[@]}"; do

@@ -7,10 +7,11 @@ import time
 import unittest
 from unittest import mock
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import pyverbs_guest  # noqa: E402
-import userland  # noqa: E402
-from userland import Run  # noqa: E402
+HARNESS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(HARNESS), str(HARNESS / "in-guest")]
+import run_pyverbs  # noqa: E402
+from proof import userland  # noqa: E402
+from proof.userland import Run  # noqa: E402
 
 STOCK = {"a": "passed", "b": "failed", "c": "skipped", "rping": "passed"}
 
@@ -94,12 +95,12 @@ class Verdicts(unittest.TestCase):
 
     def setUp(self):
         os.environ["DEVICE"] = "rxe"
-        kmsg = mock.patch.object(pyverbs_guest, "mark")
+        kmsg = mock.patch.object(run_pyverbs, "mark")
         kmsg.start()
         self.addCleanup(kmsg.stop)
 
     def run_all(self, *names):
-        return list(pyverbs_guest.run([self.Cases(name) for name in names], 2))
+        return list(run_pyverbs.run([self.Cases(name) for name in names], 2))
 
     def check(self, name, expected, why):
         """One test, the result of which is not that of the next."""
@@ -123,7 +124,7 @@ class Verdicts(unittest.TestCase):
                              ["passed", expected])
 
     def test_long_reason(self):
-        with mock.patch.object(pyverbs_guest, "verdict", return_value=("failed", "ü" * 10000)):
+        with mock.patch.object(run_pyverbs, "verdict", return_value=("failed", "ü" * 10000)):
             self.assertEqual(self.run_all("passes"), [("failed", "ü" * 4000)])
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 
-HARNESS = pathlib.Path(__file__).resolve().parent.parent
+HERE = pathlib.Path(__file__).resolve().parent
 MAINTAINER = """#!/bin/sh
 grep -q '^[-+]' "$4" || exit 1
 echo 'Ann Maintainer <ann@example.org> (maintainer:THIS (AND THAT))'
@@ -74,7 +74,7 @@ class Case(unittest.TestCase):
         self.git('commit', '-q', '--cleanup=verbatim', '-F', '-', input=message, **kw)
 
     def run_series(self, *args, **env):
-        return subprocess.run([sys.executable, HARNESS / 'series.py', '--top', self.top, *args], env=self.env | env,
+        return subprocess.run([sys.executable, HERE / 'series.py', '--top', self.top, *args], env=self.env | env,
                               capture_output=True, text=True, check=False)
 
     def ok(self, *args, **env):
@@ -453,9 +453,9 @@ class Base(unittest.TestCase):
         tmp = tempfile.TemporaryDirectory(prefix='base')
         self.addCleanup(tmp.cleanup)
         self.top = pathlib.Path(tmp.name) / 'top'
-        (self.top / 'harness').mkdir(parents=True)
+        (self.top / 'harness/tree').mkdir(parents=True)
         for name in 'base', 'setup', 'apt.sh', 'packages':
-            shutil.copy2(HARNESS / name, self.top / 'harness')
+            shutil.copy2(HERE / name, self.top / 'harness/tree')
         self.src = pathlib.Path(tmp.name) / 'src'
         self.linux(2)
 
@@ -467,7 +467,7 @@ class Base(unittest.TestCase):
 
     def run_base(self, source, command='base', **env):
         env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'LINUX_SRC': str(source)} | env
-        return subprocess.run([self.top / 'harness' / command], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run([self.top / 'harness/tree' / command], env=env, capture_output=True, text=True, check=False)
 
     def git(self, *args, cwd=None):
         return subprocess.run(['git', '-c', 'user.name=x', '-c', 'user.email=x@example.org', *args], check=True,
@@ -562,7 +562,7 @@ class Base(unittest.TestCase):
         self.with_program('sudo', 'exit 1')
         self.with_program('apt-get', 'touch "$0.ran"')
         self.with_program('dpkg-query', 'echo "installed git"; exit 1')
-        (self.top / 'harness/packages').write_text('# list\ngit git # x\nmake make # y\nlibx -\n')
+        (self.top / 'harness/tree/packages').write_text('# list\ngit git # x\nmake make # y\nlibx -\n')
         p = self.run_base(self.src, 'setup', PATH=self.path)
         self.assertRegex(p.stderr, r'\Aharness: [^\n]*apt-get install -y --no-install-recommends make libx\n\Z')
         self.assertNotEqual(p.returncode, 0)

@@ -418,7 +418,7 @@ class Project:
             file = self.top / path
             if path in was and file.exists() and sha1(file.read_bytes()) != was[path]:
                 raise Refuse(f'{path} was changed here since the last make tree and make refresh would '
-                             'overwrite it: undo that, or harness/series.py refresh --force')
+                             'overwrite it: undo that, or harness/tree/series.py refresh --force')
         for stale in self.top.glob('.refresh-*'):
             shutil.rmtree(stale)
         stage = pathlib.Path(tempfile.mkdtemp(prefix='.refresh-', dir=self.top))
@@ -554,7 +554,7 @@ def progress(text):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    ap.add_argument('--top', type=pathlib.Path, default=HERE.parent, help='the repository')
+    ap.add_argument('--top', type=pathlib.Path, default=HERE.parents[1], help='the repository')
     sub = ap.add_subparsers(dest='command', required=True)
     sub.add_parser('tree', help='patches/ to build/linux')
     cmd = sub.add_parser('refresh', help='build/linux to patches/')
@@ -564,8 +564,8 @@ def main():
     args = ap.parse_args()
     project = Project(args.top.resolve())
     try:
-        if args.command != 'refresh' and (project.top / 'harness/base').exists():
-            if subprocess.run([project.top / 'harness/base'], check=False).returncode:
+        if args.command != 'refresh' and (project.top / 'harness/tree/base').exists():
+            if subprocess.run([project.top / 'harness/tree/base'], check=False).returncode:
                 return 1
         project.need_base()
         with open(project.gitdir / 'harness.lock', 'w') as lock:

@@ -11,15 +11,15 @@ scan of what went over the wire for kernel virtual addresses. --stock does the s
 on the unpatched kernel, where the scan finds some.
 """
 import argparse
+import pathlib
 import re
 import subprocess
 import sys
 import time
 
-import guest
-import kernel
-import ktap
-import wirescan
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest, kernel  # noqa: E402
+from proof import ktap, wirescan  # noqa: E402
 
 DEVICES = ["rxe", "siw"]
 # (name, selftest, its tests, devices that it runs on)

@@ -6,7 +6,7 @@
     guest.py [--tree DIR] [--timeout S] [--out DIR] i386 kunit|siw|rxe
     guest.py --shell uml|x86
 
-The i386 guest has no root file system, and runs guest-i386-init.c only.
+The i386 guest has no root file system, and runs in-guest/i386-init.c only.
 
 The script runs as root, its output is passed on, its exit status is ours. --out
 keeps what the guest left: console, dmesg, files that the script put into
@@ -25,9 +25,10 @@ import sys
 import tempfile
 import threading
 
-import kernel
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import kernel  # noqa: E402
 
-HARNESS = pathlib.Path(__file__).resolve().parent
+IN_GUEST = kernel.TOP / "harness/in-guest"
 
 SPLAT = re.compile(
     r"WARNING: |BUG: |BUG!|KASAN: |UBSAN: |DMA-API: .*(error|device driver)|\bOops\b|"
@@ -107,7 +108,7 @@ def command(kern, out, memory, append):
                 "-append", shlex.join(["console=ttyS0", CLOCK, "panic=-1", "oops=panic",
                                        "printk.time=1",
                                        "ip=10.9.0.1:::255.255.255.0:guest:dummy0:off", *append])]
-    args = [f"init={HARNESS}/guest-init", "panic=-1", "ro", "printk.time=1",
+    args = [f"init={IN_GUEST}/init", "panic=-1", "ro", "printk.time=1",
             # splats are looked for in all of it, when the test has ended
             "log_buf_len=8M", f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
@@ -130,7 +131,7 @@ def prepare(kern, out, script, timeout, env):
     """What the guest's init reads: environment and script."""
     for name in ("status", "started", "dmesg", "kmemleak", "console", "wire.pcap"):
         (out / name).unlink(missing_ok=True)
-    env = dict(env, GUEST_HARNESS=HARNESS, GUEST_KIND=kern.kind, GUEST_TIMEOUT=timeout,
+    env = dict(env, GUEST_HARNESS=IN_GUEST, GUEST_KIND=kern.kind, GUEST_TIMEOUT=timeout,
                GUEST_MODULES=kern.modules, GUEST_TREE=kern.tree)
     (out / "env").write_text("".join(f"export {name}={shlex.quote(str(value))}\n"
                                      for name, value in env.items()))

@@ -5,6 +5,7 @@
 import io
 import json
 import os
+import pathlib
 import socket
 import struct
 import subprocess
@@ -12,9 +13,8 @@ import sys
 import tempfile
 import unittest
 
-HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, HARNESS)
-import wirescan  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from proof import wirescan  # noqa: E402
 
 UML = (0x60000000, 0x7fffffff)
 # a kernel address of each kind, with the ranges that make it one
@@ -454,7 +454,7 @@ class CommandLine(unittest.TestCase):
         with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
             file.write(pcap(packets) if data is None else data)
             file.flush()
-            return subprocess.run([sys.executable, os.path.join(HARNESS, "wirescan.py"), file.name, *options],
+            return subprocess.run([sys.executable, wirescan.__file__, file.name, *options],
                                   capture_output=True, text=True, check=False)
 
     def test_exit_status(self):
@@ -483,7 +483,7 @@ class CommandLine(unittest.TestCase):
         run = self.run_on([], data=b"no capture at all, only text")
         self.assertEqual((run.returncode, run.stdout), (2, ""))
         self.assertRegex(run.stderr, r"\Aharness: .*: not a pcap capture\n\Z")
-        run = subprocess.run([sys.executable, os.path.join(HARNESS, "wirescan.py"), "/nonexistent"],
+        run = subprocess.run([sys.executable, wirescan.__file__, "/nonexistent"],
                              capture_output=True, text=True, check=False)
         self.assertEqual((run.returncode, run.stderr),
                          (2, "harness: /nonexistent: No such file or directory\n"))

@@ -1,19 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """check.py on a toy tree whose Makefile and scripts stand in for Linux's."""
-import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import unittest
 from pathlib import Path
 
-HARNESS = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("check", HARNESS / "check.py")
-check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from proof import check  # noqa: E402
 
 # UML compiles core/, x86 compiles hw/, neither compiles odd/. An object lands
 # under $(O); SPARSE in a source is what sparse would say, BROKEN breaks it.
@@ -125,11 +123,11 @@ class Toy(unittest.TestCase):
         self.top = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.top)
         self.tree = self.top / "build/linux"
-        self.write(self.top, {"harness/kernel.py": KERNEL, "harness/configs/x.config": "X=y\n",
-                              "harness/sparse": "#!/bin/sh\necho /bin/true\n",
-                              "harness/guest.py": "#!/bin/sh\n",
+        self.write(self.top, {"harness/guests/kernel.py": KERNEL, "harness/guests/configs/x.config": "X=y\n",
+                              "harness/proof/sparse": "#!/bin/sh\necho /bin/true\n",
+                              "harness/guests/guest.py": "#!/bin/sh\n",
                               ".gitignore": "build/\n", "patches/series": ""})
-        shutil.copy(HARNESS / "check.py", self.top / "harness")
+        shutil.copy(check.__file__, self.top / "harness/proof")
         self.git("init", "-q", cwd=self.top)
         self.tree.mkdir(parents=True)
         self.git("init", "-q", "-b", "series")
@@ -155,7 +153,7 @@ class Toy(unittest.TestCase):
         self.git("commit", "-q", "-m", subject, "-m", "Fixes: 0123456789ab (\"x\")")
 
     def check(self, *args, status, path=os.environ["PATH"]):
-        done = subprocess.run([self.top / "harness/check.py", *args], text=True, cwd="/",
+        done = subprocess.run([self.top / "harness/proof/check.py", *args], text=True, cwd="/",
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env=os.environ | {"PATH": path})
         self.assertEqual(done.returncode, status, done.stdout)
@@ -278,7 +276,7 @@ class Toy(unittest.TestCase):
         self.assertIn("BROKEN", (self.top / "build/check/builds-0002.log").read_text())
         self.git("reset", "-q", "--hard", "HEAD~2")
         self.assertIn("1 commits, 0 built now", self.check("builds", status=0))
-        (self.top / "harness/configs/x.config").write_text("X=n\n")
+        (self.top / "harness/guests/configs/x.config").write_text("X=n\n")
         self.assertIn("1 commits, 1 built now", self.check("builds", status=0))
 
     def test_builds_see_a_source_go(self):
@@ -301,7 +299,7 @@ class Toy(unittest.TestCase):
         self.check("builds", status=0)
 
     def test_boots_what_touches_a_driver(self):
-        self.write(self.top, {"harness/guest.py": "#!/bin/sh\n"
+        self.write(self.top, {"harness/guests/guest.py": "#!/bin/sh\n"
                               "grep -q 'int b2' $2/drivers/d.c || exit 0\n"
                               "echo harness: splat: oops; exit 1\n"})
         self.commit("one", {"drivers/d.c": "int b;\n"})
@@ -312,7 +310,7 @@ class Toy(unittest.TestCase):
         self.assertEqual(out.count("in the guest"), 1)
 
     def test_builds_want_werror(self):
-        self.write(self.top, {"harness/kernel.py": KERNEL.replace("WERROR=y", "WERROR=n")})
+        self.write(self.top, {"harness/guests/kernel.py": KERNEL.replace("WERROR=y", "WERROR=n")})
         self.commit("one", {"core/a.c": "int a2;\n"})
         self.assertIn("no CONFIG_WERROR=y", self.check("builds", status=1))
 

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-SOURCE = pathlib.Path(__file__).resolve().parent.parent / "uml-ipi.c"
+SOURCE = pathlib.Path(__file__).resolve().parent / "uml-ipi.c"
 PROGRAM = r"""
 #define _GNU_SOURCE
 #include <pthread.h>

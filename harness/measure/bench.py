@@ -13,7 +13,7 @@ waits. Booting and connecting is not in it. Only the ratios mean something on a 
 machine. The builder is measured against the code that it replaces in the series'
 guest, by its clock.
 
-The table goes to out/bench.txt, too, and with --keep to harness/bench/results.txt.
+The table goes to out/bench.txt, too, and with --keep to harness/measure/results.txt.
 --profile samples the guests by perf (Debian: linux-perf), tells where the time
 went in out/bench-profile.txt, and is no measurement.
 """
@@ -33,11 +33,11 @@ import sys
 import threading
 import time
 
-import demo
-import guest
-import kernel
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest, kernel  # noqa: E402
+from proof import demo  # noqa: E402
 
-SOURCE = guest.HARNESS / "bench"
+SOURCE = pathlib.Path(__file__).resolve().parent
 BUILT = kernel.TOP / "build/bench"
 PARTS = ["builder", "rxe", "siw", "nvme-rxe", "nvme-siw", "sizes"]
 # how often the guests of a pair take turns with each load
@@ -534,7 +534,7 @@ def head(kernels, args):
         f"kernels: gcc {compiler}, no debug options; stock is Linux {version}, series that and "
         f"{patches} patches{dirty}",
         "guests:  UML, one CPU; bytes are those of x86-64",
-        f"command: {' '.join(['harness/bench.py', f'--pairs {args.pairs}', *args.parts])}",
+        f"command: {' '.join(['harness/measure/bench.py', f'--pairs {args.pairs}', *args.parts])}",
         f"date:    {time.strftime('%Y-%m-%d')}",
         "",
         "Medians; ratio series/stock, or builder/by hand: median and range of the pairs, each",

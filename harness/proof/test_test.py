@@ -12,9 +12,9 @@ import tempfile
 import unittest
 from unittest import mock
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import guest  # noqa: E402
-import test as harness  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest  # noqa: E402
+from proof import test as harness  # noqa: E402
 
 GOOD = "TAP version 13\n1..2\nok 1 rxe connect\nok 2 rxe verify # SKIP no disk\n"
 
@@ -212,7 +212,7 @@ class Memory(unittest.TestCase):
                 path.write_text("2")
                 self.assertFalse(self.remembers("a"), path)
         self.passes()
-        with mock.patch.object(guest, "HARNESS", self.tree):
+        with mock.patch.object(harness.kernel, "TOP", self.tree):
             self.assertFalse(self.remembers("a"))
         with mock.patch.object(harness.subprocess, "run",
                                lambda *_, **__: mock.Mock(stdout=b"fio 4")):

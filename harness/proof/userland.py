@@ -20,10 +20,9 @@ import tempfile
 import threading
 import time
 
-import demo
-import guest
-import kernel
-import ktap
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest, kernel  # noqa: E402
+from proof import demo, ktap  # noqa: E402
 
 DOC = pathlib.Path("usr/share/doc/rdma-core/tests")
 SCRIPT = 'exec "$GUEST_HARNESS/userland.sh" {devices}\n'

@@ -21,6 +21,7 @@ import io
 import json
 import multiprocessing
 import os
+import pathlib
 import platform
 import re
 import subprocess
@@ -29,13 +30,9 @@ import threading
 import time
 import unittest
 
-import check
-import demo
-import guest
-import kernel
-import ktap
-import userland
-import wirescan
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import guest, kernel  # noqa: E402
+from proof import check, demo, ktap, userland, wirescan  # noqa: E402
 
 KUNIT = """
 # for the tests that count to the one that fails
@@ -139,7 +136,7 @@ GUEST_TESTS = {
          selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr atomics unload'")),
         USERLAND,
     ],
-    # highmem; what guest-i386-init.c is to run
+    # highmem; what i386-init.c is to run
     "i386": [
         ("kunit", 300, "kunit"),
         ("loop-siw", 900, "siw"),
@@ -185,7 +182,7 @@ class Memory:
 
     def key(self, kernels, *what):
         if self.always is None:
-            self.always = [platform.release(), self.digest_files(guest.HARNESS.rglob("*")),
+            self.always = [platform.release(), self.digest_files((kernel.TOP / "harness").rglob("*")),
                            subprocess.run(["dpkg-query", "-W"], capture_output=True).stdout,
                            os.environ.get("ACCEL")]
         return check.digest(*self.always, *map(self.kernel, kernels), *what)
@@ -261,7 +258,9 @@ def by_reason(skipped):
 
 def harness_suite():
     """(number of tests that passed, failed, skipped)"""
-    suite = unittest.defaultTestLoader.discover(str(guest.HARNESS / "tests"))
+    suite = unittest.TestSuite(
+        unittest.TestLoader().discover(str(room), top_level_dir=str(room))
+        for room in sorted((kernel.TOP / "harness").iterdir()) if room.is_dir())
     result = unittest.TextTestRunner(stream=io.StringIO(), verbosity=0).run(suite)
     bad = [f"{test.id()}: {text.strip().splitlines()[-1]}"
            for test, text in result.failures + result.errors]
