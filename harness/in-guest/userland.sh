@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # userland.sh rxe|siw...: in a guest, user space that is not ours. rdma-core's tests
-# (in the folder $TESTS) on r0 alone, the others between r0 and r1 over the wire.
-# A step may take $PATIENCE seconds.
+# (in the folder $TESTS) on r0 alone, Linux's own tests of rxe, the others between r0
+# and r1 over the wire. A step may take $PATIENCE seconds.
 # shellcheck disable=SC2317 # "run" calls the functions
 export DEVICE PYTHONDONTWRITEBYTECODE=1
 # shellcheck source=/dev/null
@@ -78,10 +78,27 @@ tool()
 	esac
 }
 
+# own FILE: one of Linux's tests of rxe, which makes devices of its own
+own()
+{
+	local status
+
+	{
+		echo
+		timeout -k 5 $((PATIENCE * 2)) bash -x "$DIR/$1"
+		status=$?
+	} > $LOG.own 2>&1
+	cat $LOG.own >> $LOG
+	grep -E '^(not )?ok ' $LOG.own | sed 's/^/# /'
+	[ $status != "$KSFT_SKIP" ] || skip "$(grep -oE '^(SKIP:|1\.\.0 # SKIP).*' $LOG.own)"
+	return $status
+}
+
 all()
 {
-	local name tools=(rping "ib_send_bw -R" "ib_write_bw -R" "ib_read_bw -R")
+	local name own=() tools=(rping "ib_send_bw -R" "ib_write_bw -R" "ib_read_bw -R")
 
+	[ "$DEVICE" != rxe ] || own=("$DIR"/rxe_*.sh)
 	# iWARP connects by rdma_cm only
 	[ "$DEVICE" = siw ] || tools+=(ib_send_bw ib_write_bw ib_read_bw)
 	wire_up "$DEVICE" || return 1
@@ -91,14 +108,20 @@ all()
 	ip rule del pref 0
 	"$GUEST_HARNESS/run_pyverbs.py" "$PATIENCE" "$GUEST_HARNESS/user_sge.py" \
 		2>> /run/out/user_sge.log
-	echo "1..${#tools[@]}"
+	echo "1..$((${#tools[@]} + ${#own[@]}))"
 	for name in "${tools[@]}"; do
 		# shellcheck disable=SC2086
 		run "$DEVICE $name" tool $name
 	done
 	wire_down
+	for name in "${own[@]##*/}"; do
+		run "$DEVICE $name" own "$name"
+	done
 }
 
+# where the modules are, which is not where Linux's tests look
+modinfo() { /sbin/modinfo -b "$GUEST_MODULES" "$@"; }
+export -f modinfo
 rm -f $LOG /run/out/pyverbs.log /run/out/user_sge.log
 for DEVICE; do
 	all || exit 1
