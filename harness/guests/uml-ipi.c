@@ -8,16 +8,21 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 /* IPI_SIGNAL of arch/um */
 #define IPI SIGRTMIN
+/* at least, and a power of two */
 #define STACK (64 << 10)
 
 /* of this thread, which is a CPU: IPIs are unwanted; the signal may be blocked */
 static __thread volatile sig_atomic_t masked, blocked = 1;
 
+static pid_t self;
 static struct sigaction handlers[_NSIG];
 static int (*real_sigprocmask)(int, const sigset_t *, sigset_t *);
 static int (*real_sigaction)(int, const struct sigaction *, struct sigaction *);
@@ -25,6 +30,7 @@ static int (*real_sigaltstack)(const stack_t *, stack_t *);
 
 __attribute__((constructor)) static void init(void)
 {
+	self = getpid();
 	real_sigprocmask = dlsym(RTLD_NEXT, "sigprocmask");
 	real_sigaction = dlsym(RTLD_NEXT, "sigaction");
 	real_sigaltstack = dlsym(RTLD_NEXT, "sigaltstack");
@@ -86,14 +92,34 @@ int sigaction(int sig, const struct sigaction *new, struct sigaction *old)
 	return ret;
 }
 
-/* An IPI may now come on top of any other signal: there has to be room for it. */
+/*
+ * An IPI may now come on top of any other signal: there has to be room for it. The
+ * stack is aligned to its size, because UML walks one up to the next multiple of what
+ * it asks for here. On both sides lies what faults, on every machine.
+ */
 int sigaltstack(const stack_t *new, stack_t *old)
 {
-	stack_t ours = { .ss_size = STACK };
+	static __thread stack_t ours;
+	size_t size = STACK;
+	char *area;
 
-	/* that of a page is shared with a process of the guest */
-	if (!new || new->ss_size <= 4096)
+	/* a process that shares this memory has its stack in a page that UML reads */
+	if (!new || new->ss_flags & SS_DISABLE || getpid() != self)
 		return real_sigaltstack(new, old);
-	ours.ss_sp = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return ours.ss_sp == MAP_FAILED ? -1 : real_sigaltstack(&ours, old);
+	/* how much is saved for a signal depends on the CPU */
+	while (size < 2 * (new->ss_size + getauxval(AT_MINSIGSTKSZ)))
+		size *= 2;
+	if (ours.ss_size < size) {
+		area = mmap(NULL, 3 * size, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (area == MAP_FAILED)
+			return -1;
+		area = (char *)(((uintptr_t)area | (size - 1)) + 1);
+		if (mprotect(area, size, PROT_READ | PROT_WRITE))
+			return -1;
+		ours.ss_sp = area;
+		ours.ss_size = size;
+	}
+	ours.ss_flags = new->ss_flags;
+	return real_sigaltstack(&ours, old);
 }
