@@ -51,8 +51,37 @@ file /rdma_loop.ko {out}/drivers/infiniband/core/tests/rdma_loop.ko 0644 0 0
 """
 
 
+# What a build and a guest see of the shell's environment. The rest would make them
+# differ from user to user: KCFLAGS, LLVM, CROSS_COMPILE, GIT_DIR, LD_PRELOAD, a locale.
+KEPT = re.compile(r"(PATH|HOME|USER|LOGNAME|TMPDIR|XDG_\w+_HOME|CCACHE_\w+)$")
+
+# kbuild takes no spaces or colons, a guest's mount options no commas; the kernel keeps
+# the path of its modprobe in 256 bytes
+PLACE = re.compile(r"[\w./+@~=-]{1,200}")
+
+
 def die(message):
     sys.exit(f"harness: {message}")
+
+
+def environment(**more):
+    """The environment of what the harness starts."""
+    env = {name: value for name, value in os.environ.items() if KEPT.match(name)}
+    if not os.access(env.get("TMPDIR", ""), os.W_OK | os.X_OK):
+        env.pop("TMPDIR", None)
+    # depmod is not where users look
+    path = f"{env.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
+    return env | {"PATH": path, "LC_ALL": "C"} | more
+
+
+def run_main(main):
+    """What the machine refuses, such as space on a disk, is told in a line."""
+    try:
+        main()
+    except OSError as error:
+        die(error)
+    except KeyboardInterrupt:
+        die("interrupted")
 
 
 class Kernel:
@@ -73,22 +102,24 @@ class Kernel:
         # without OURS. So stock and series find what the other has compiled.
         self.shared = self.out / ".ccache-config"
         # depend mode: a file that is new to ccache is not run through cpp for it
-        self.env = dict(os.environ, ARCH=arch, CCACHE_NOHASHDIR="1", CCACHE_DEPEND="1",
-                        CCACHE_EXTRAFILES=str(self.shared),
-                        CCACHE_IGNOREHEADERS="include/generated/autoconf.h",
-                        KBUILD_BUILD_TIMESTAMP="1970-01-01",
-                        KBUILD_BUILD_USER="harness", KBUILD_BUILD_HOST="harness")
-        for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "V", "O"):
-            self.env.pop(name, None)
+        self.env = environment(
+            ARCH=arch, CCACHE_NOHASHDIR="1", CCACHE_DEPEND="1",
+            CCACHE_EXTRAFILES=str(self.shared), CCACHE_IGNOREHEADERS="include/generated/autoconf.h",
+            KBUILD_BUILD_TIMESTAMP="1970-01-01",
+            KBUILD_BUILD_USER="harness", KBUILD_BUILD_HOST="harness")
 
     def make(self, *args, **kwargs):
         cmd = ["make", "-s", "-C", self.tree, f"O={self.out.name}",
-               f"-j{(os.cpu_count() or 1) + 1}", "CC=ccache gcc",
+               f"-j{len(os.sched_getaffinity(0)) + 1}", "CC=ccache gcc",
                f"KASAN_SANITIZE=$(if $(filter {' '.join(KASAN)},$(obj)/),y,n)", *args]
         return subprocess.run(cmd, env=self.env, **kwargs)
 
     def config(self):
         """Write .config if the fragments or the tree's Kconfig defaults moved."""
+        for place in (TOP, self.tree):
+            if not PLACE.fullmatch(str(place)):
+                die(f"no kernel can be built or run in {place}: a path of up to 200 letters, "
+                    "digits and . / + @ ~ = - _ is needed")
         stamp = self.out / ".harness-config"
         want = hashlib.sha256(self.git("ls-files", "-s", "*Kconfig*") +
                               self.git("diff", "--", "*Kconfig*") +
@@ -109,7 +140,8 @@ class Kernel:
         stamp.write_text(want)
 
     def git(self, *args):
-        return subprocess.run(["git", *args], cwd=self.tree, stdout=subprocess.PIPE).stdout
+        return subprocess.run(["git", *args], cwd=self.tree, env=environment(),
+                              stdout=subprocess.PIPE).stdout
 
     def knows(self, option):
         return self.git("grep", "-E", rf"^\s*(menu)?config {option[7:]}$", "--", "*Kconfig*")
@@ -122,7 +154,7 @@ class Kernel:
              "-nostdinc", "-isystem", self.tree / "tools/include/nolibc",
              "-isystem", self.out / "usr/include", "-include", "nolibc.h",
              "-o", self.out / "i386-init", TOP / "harness/in-guest/i386-init.c"],
-            stdout=log, stderr=subprocess.STDOUT, check=True)
+            env=self.env, stdout=log, stderr=subprocess.STDOUT, check=True)
         with open(self.initramfs, "wb") as cpio:
             subprocess.run([self.out / "usr/gen_init_cpio", "-"], stdout=cpio, stderr=log,
                            input=INITRAMFS.format(out=self.out).encode(), check=True)
@@ -131,7 +163,7 @@ class Kernel:
         subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-fPIC", "-shared",
                         "-ftls-model=initial-exec", "-o", self.preload,
                         TOP / "harness/guests/uml-ipi.c"],
-                       stdout=log, stderr=subprocess.STDOUT, check=True)
+                       env=self.env, stdout=log, stderr=subprocess.STDOUT, check=True)
 
     def build(self):
         """Build image and modules; without a change this takes seconds."""
@@ -174,4 +206,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
