@@ -14,9 +14,11 @@ keeps what the guest left: console, dmesg, files that the script put into
 or dies. No root and no KVM is needed; ACCEL=kvm asks for KVM on x86.
 """
 import argparse
+import contextlib
 import os
 import pathlib
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -60,6 +62,13 @@ def splats_by_test(dmesg):
     return found
 
 
+def last_words(console):
+    """The line of a console that tells why there are no more."""
+    lines = [line.strip() for line in console.splitlines() if line.strip()]
+    panics = [line for line in lines if "Kernel panic" in line]
+    return (panics or splats(console) or lines[-1:] or ["no word on its console"])[0].strip()
+
+
 class Result:
     """What a run left: status is None if the guest died or hung."""
     def __init__(self, status, output, console, out, why, cpu):
@@ -83,6 +92,51 @@ class Result:
         if self.splats or self.leaks:
             return f"splat: {(self.splats + self.leaks)[0].strip()}"
         return None
+
+
+# MiB of the UML guests that run now
+promised = []
+promises = threading.Lock()
+
+
+@contextlib.contextmanager
+def memory_folder(kern, memory):
+    """Where UML keeps the guest's memory: in RAM, or on the disk that has the output."""
+    if kern.kind != "uml":
+        yield None
+        return
+    with promises:
+        # a file has no blocks before the guest has written to it
+        need, looked_at = sum(promised) + memory, []
+        for folder in ("/dev/shm", scratch()):
+            with contextlib.suppress(OSError):
+                stat = os.statvfs(folder)
+                free = stat.f_bavail * stat.f_frsize >> 20
+                usable = os.access(folder, os.W_OK | os.X_OK) and not stat.f_flag & os.ST_NOEXEC
+                if usable and free >= need:
+                    break
+                looked_at.append(f"{folder} has {free}" if usable else f"{folder} is not usable")
+        else:
+            kernel.die(f"no room for {need} MiB of guests' memory: {', '.join(looked_at)}")
+        promised.append(memory)
+    try:
+        yield folder
+    finally:
+        with promises:
+            promised.remove(memory)
+
+
+def surroundings(out, folder):
+    """What every guest finds on the host, whoever starts it."""
+    for name in ("AS", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK", "CORE"):
+        limit = getattr(resource, f"RLIMIT_{name}")
+        _, hard = resource.getrlimit(limit)
+        # UML opens each file that its guest does; without a limit of the stack, or
+        # with one in excess of this, libraries are mapped elsewhere
+        soft = {"CORE": 0, "STACK": 8 << 20}.get(name, hard)
+        resource.setrlimit(limit, (soft if hard == resource.RLIM_INFINITY else min(soft, hard),
+                                   hard))
+    return {"cwd": out, "env": kernel.environment(**({"TMPDIR": str(folder)} if folder else {}))}
 
 
 # TCG is an eighth faster with four levels of page tables
@@ -113,8 +167,10 @@ def command(kern, out, memory, append):
             "log_buf_len=8M", f"GUEST_KIND={kern.kind}",
             f"GUEST_TOP={kernel.TOP}", f"GUEST_DIR={out}", *append]
     if kern.kind == "uml":
-        return ["env", f"LD_PRELOAD={kern.preload}", str(kern.image),
-                f"mem={memory}M", "seccomp=on", "ncpus=2", "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
+        # no symbol is looked up in a signal handler; not to write to the user's home
+        return ["env", "LD_BIND_NOW=1", f"LD_PRELOAD={kern.preload}", str(kern.image),
+                f"mem={memory}M", "uml_dir=.", "seccomp=on", "ncpus=2",
+                "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
     # the IOMMU is for KUnit: virtio does not ask for it
     return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "virtio-serial",
@@ -138,16 +194,16 @@ def prepare(kern, out, script, timeout, env):
     (out / "run").write_text(script)
 
 
-def boot(kern, out, timeout, memory, append, echo):
+def boot(kern, out, folder, timeout, memory, append, echo):
     """One boot; returns (script's output, why it ended early or None, CPU seconds)."""
     # whatever ends us ends the guest, too
     argv = ["setpriv", "--pdeathsig", "KILL", *command(kern, out, memory, append)]
-    console = open(out / "console", "wb")
     uml = kern.kind == "uml"
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True,
-                             stdout=console if uml else subprocess.PIPE,
-                             stderr=subprocess.PIPE if uml else console)
-    console.close()
+    with open(out / "console", "wb") as console:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True,
+                                 stdout=console if uml else subprocess.PIPE,
+                                 stderr=subprocess.PIPE if uml else console,
+                                 **surroundings(out, folder))
     timed_out = threading.Event()
 
     def kill():
@@ -159,11 +215,12 @@ def boot(kern, out, timeout, memory, append, echo):
     timer.start()
     output = []
     try:
-        for raw in child.stderr if uml else child.stdout:
-            line = raw.decode(errors="replace").replace("\r", "")
-            output.append(line)
-            if echo:
-                echo(line)
+        with child.stderr if uml else child.stdout as lines:
+            for raw in lines:
+                line = raw.decode(errors="replace").replace("\r", "")
+                output.append(line)
+                if echo:
+                    echo(line)
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         cpu = usage.ru_utime + usage.ru_stime
@@ -172,7 +229,13 @@ def boot(kern, out, timeout, memory, append, echo):
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    return "".join(output), "the guest hung" if timed_out.is_set() else None, cpu
+    why = None
+    if timed_out.is_set():
+        why = "the guest hung"
+    elif child.returncode < 0 and not (out / "status").exists() and \
+            child.returncode != -signal.SIGABRT:    # how UML ends when it panics
+        why = f"the guest died of {signal.Signals(-child.returncode).name}"
+    return "".join(output), why, cpu
 
 
 def read_status(out, output):
@@ -193,7 +256,8 @@ def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), 
         append = ["--", script]
     for attempt in (1, 2):
         prepare(kern, out, script, timeout, dict(env))
-        output, why, cpu = boot(kern, out, timeout, memory, append, echo)
+        with memory_folder(kern, memory) as folder:
+            output, why, cpu = boot(kern, out, folder, timeout, memory, append, echo)
         if kern.initramfs:
             read_status(out, output)
         (out / "output").write_text(output)
@@ -207,9 +271,10 @@ def run(kern, script, *, timeout=300, out=None, env=(), memory=None, append=(), 
     status = None
     if (out / "status").exists():
         status = int((out / "status").read_text())
-    elif not why:
-        bad = splats(console)
-        why = f"the guest died: {bad[0].strip() if bad else 'see ' + str(out / 'console')}"
+    elif shutil.disk_usage(out).free < 1 << 20:
+        why = f"no space left in {out}"
+    else:
+        why = f"{why or 'the guest died'}: {last_words(console)} (see {out}/console)"
     return Result(status, output, console, out, why, cpu)
 
 
@@ -223,13 +288,14 @@ def shell(kern):
     out = pathlib.Path(tempfile.mkdtemp(prefix="shell.", dir=scratch()))
     prepare(kern, out, "", 0, {"GUEST_SHELL": 1, "TERM": os.environ.get("TERM", "linux")})
     argv = command(kern, out, 2048, [])
-    with open(out / "console", "wb") as console:
+    with open(out / "console", "wb") as console, memory_folder(kern, 2048) as folder:
+        found = surroundings(out, folder)
         if kern.kind == "uml":
-            return subprocess.call(argv, stdout=console)
+            return subprocess.call(argv, stdout=console, **found)
         saved = subprocess.run(["stty", "-g"], capture_output=True, text=True).stdout.strip()
         subprocess.run(["stty", "raw", "-echo"])
         try:
-            return subprocess.call(argv, stderr=console)
+            return subprocess.call(argv, stderr=console, **found)
         finally:
             subprocess.run(["stty", saved])
 
@@ -274,4 +340,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    kernel.run_main(main)

@@ -76,6 +76,9 @@ def environment(**more):
 
 def run_main(main):
     """What the machine refuses, such as space on a disk, is told in a line."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        # a terminal of some locale may not have a letter of a guest's output
+        stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except OSError as error:
