@@ -56,9 +56,10 @@ def stock_tree():
     """A second work tree of build/linux at the base."""
     tree = kernel.TOP / "build/stock"
     if not (tree / "Makefile").exists():
-        subprocess.run(["git", "-C", kernel.TOP / "build/linux", "worktree", "prune"], check=True)
-        done = subprocess.run(["git", "-C", kernel.TOP / "build/linux", "worktree", "add", "-q",
-                               "--detach", tree, "base"], capture_output=True, text=True)
+        git, env = ["git", "-C", kernel.TOP / "build/linux", "worktree"], kernel.environment()
+        subprocess.run([*git, "prune"], env=env, check=True)
+        done = subprocess.run([*git, "add", "-q", "--detach", tree, "base"], env=env,
+                              capture_output=True, text=True)
         if done.returncode:
             kernel.die(f"build/stock: {done.stderr.strip().splitlines()[-1]}")
     return tree
@@ -107,6 +108,9 @@ def demo(kern, device, ulp):
     result = guest.run(kern, script(device, ulp), timeout=600, memory=MEMORY, env=ENV,
                        echo=lambda line: print("  " + line, end="", flush=True)
                        if line.startswith(("ok", "not ok", "#", "Bail")) else None)
+    if result.status is None:
+        # so would the next one
+        kernel.die(f"{ulp[0]} over {device}: {result.why}")
     tests = ktap.parse(result.output)
     problem = result.problem
     if not problem and (tests.failed or tests.incomplete or tests.skipped):
@@ -156,4 +160,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    kernel.run_main(main)
