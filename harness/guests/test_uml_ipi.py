@@ -120,6 +120,7 @@ STACK = r"""
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -175,10 +176,14 @@ static int mappings(void)
 
 static int shares_memory(void *page)
 {
+	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	stack_t wanted = { .ss_sp = page, .ss_size = 4096 }, got;
+	void *really[4];
 
 	CHECK(!sigaltstack(&wanted, NULL) && !sigaltstack(NULL, &got));
 	CHECK(got.ss_sp == page && got.ss_size == 4096);
+	CHECK(!sigaction(SIGSYS, &action, NULL));
+	CHECK(!syscall(SYS_rt_sigaction, SIGSYS, NULL, really, 8) && really[0] == handler);
 	_exit(0);
 }
 

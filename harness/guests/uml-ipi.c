@@ -22,7 +22,9 @@
 /* of this thread, which is a CPU: IPIs are unwanted; the signal may be blocked */
 static __thread volatile sig_atomic_t masked, blocked = 1;
 
+/* what is told otherwise may share this memory, but is no CPU */
 static pid_t self;
+
 static struct sigaction handlers[_NSIG];
 static int (*real_sigprocmask)(int, const sigset_t *, sigset_t *);
 static int (*real_sigaction)(int, const struct sigaction *, struct sigaction *);
@@ -81,7 +83,7 @@ int sigaction(int sig, const struct sigaction *new, struct sigaction *old)
 	struct sigaction before = handlers[sig], ours;
 	int ret;
 
-	if (new && new->sa_flags & SA_SIGINFO) {
+	if (new && new->sa_flags & SA_SIGINFO && getpid() == self) {
 		handlers[sig] = ours = *new;
 		ours.sa_sigaction = handle;
 		new = &ours;
@@ -103,7 +105,7 @@ int sigaltstack(const stack_t *new, stack_t *old)
 	size_t size = STACK;
 	char *area;
 
-	/* a process that shares this memory has its stack in a page that UML reads */
+	/* that of another process is in a page that UML reads, and small */
 	if (!new || new->ss_flags & SS_DISABLE || getpid() != self)
 		return real_sigaltstack(new, old);
 	/* how much is saved for a signal depends on the CPU */
