@@ -8,13 +8,13 @@ export LINUX_SRC ACCEL V AGAIN
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-setup: ## install the missing packages, fetch Linux 7.2 (LINUX_SRC= names a tree or tarball)
+setup: ## install the missing packages, fetch Linux (LINUX_SRC= names a tree or tarball)
 	@harness/tree/setup
 tree: setup ## build/linux: the base plus one commit for each patch
 	@harness/tree/series.py tree
 refresh: ## the way back: build/linux's commits into patches/ and the new files
 	@harness/tree/series.py refresh
-series: setup ## out/: the series as mails, signed off by you (V=2: version 2)
+series: setup ## out/: each part as mails, signed off by you (V=2: version 2)
 	@harness/tree/series.py series
 demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
 	@harness/proof/demo.py

@@ -47,7 +47,7 @@ class Case(unittest.TestCase):
         (self.top / 'patches').mkdir(parents=True)
         (self.tmp / 'gitconfig').write_text('[user]\nname = Test Er\nemail = tester@example.org\n'
                                             '[diff]\nnoprefix = true\ncontext = 1\nrenames = copies\n')
-        self.write({'Makefile': 'VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 3\n',
+        self.write({'Makefile': 'VERSION = 9\nPATCHLEVEL = 1\nSUBLEVEL = 3\n',
                     'drivers/a.c': ''.join(f'line {n}\n' for n in range(40)),
                     'drivers/no newline.c': 'one\ntwo', 'drivers/gone.c': 'x\n--\n',
                     'drivers/empty.c': '', 'tool.sh': '#!/bin/sh\n',
@@ -55,7 +55,7 @@ class Case(unittest.TestCase):
         (self.linux / 'scripts/get_maintainer.pl').chmod(0o755)
         self.git('init', '-q', '-b', 'series')
         self.git('add', '-A')
-        self.git('commit', '-q', '-m', 'Linux 7.2.3')
+        self.git('commit', '-q', '-m', 'Linux 9.1.3')
         self.git('tag', 'base')
 
     def write(self, files):
@@ -447,27 +447,44 @@ class Mails(Case):
 
 
 class Base(unittest.TestCase):
-    """harness/base and setup, copied to a repository of nothing else."""
+    """harness/tree/base and setup, copied to a repository of nothing else."""
 
     def setUp(self):
         tmp = tempfile.TemporaryDirectory(prefix='base')
         self.addCleanup(tmp.cleanup)
-        self.top = pathlib.Path(tmp.name) / 'top'
-        (self.top / 'harness/tree').mkdir(parents=True)
-        for name in 'base', 'setup', 'apt.sh', 'packages':
-            shutil.copy2(HERE / name, self.top / 'harness/tree')
+        self.place(pathlib.Path(tmp.name) / 'top')
         self.src = pathlib.Path(tmp.name) / 'src'
-        self.linux(2)
+        self.linux(1)
 
-    def linux(self, patchlevel):
+    def place(self, top):
+        self.top = top
+        (self.top / 'harness/tree').mkdir(parents=True)
+        for name in 'base', 'setup', 'apt.sh', 'common.sh', 'packages':
+            shutil.copy2(HERE / name, self.top / 'harness/tree')
+        (self.top / 'harness/tree/version').write_text('9.1\n')
+
+    def linux(self, patchlevel, sublevel=3, extra=''):
         self.src.mkdir(exist_ok=True)
-        (self.src / 'Makefile').write_text(f'# SPDX\nVERSION = 7\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = 3\nEXTRAVERSION =\n')
+        (self.src / 'Makefile').write_text(f'# SPDX\nVERSION = 9\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\n'
+                                           f'EXTRAVERSION ={extra}\n')
         (self.src / '.gitignore').write_text('*.o\n')
         (self.src / 'kept.o').write_text('ignored by git, but of the base\n')
 
-    def run_base(self, source, command='base', **env):
+    def linux_git(self):
+        self.git('init', '-q', cwd=self.src)
+        self.git('add', '-A', '-f', cwd=self.src)
+        self.git('commit', '-q', '-m', 'x', cwd=self.src)
+        return self.git('rev-parse', 'HEAD', cwd=self.src)
+
+    def tarball(self):
+        file = self.src.with_name('src.tar.xz')
+        subprocess.run(['tar', '-cJf', file, '-C', self.src.parent, 'src'], check=True)
+        return file
+
+    def run_base(self, source, command='base', shell=(), **env):
         env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'LINUX_SRC': str(source)} | env
-        return subprocess.run([self.top / 'harness/tree' / command], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run([*shell, f'harness/tree/{command}'], cwd=self.top, env=env,
+                              capture_output=True, text=True, check=False)
 
     def git(self, *args, cwd=None):
         return subprocess.run(['git', '-c', 'user.name=x', '-c', 'user.email=x@example.org', *args], check=True,
@@ -479,49 +496,93 @@ class Base(unittest.TestCase):
         self.assertNotEqual(p.returncode, 0)
         self.assertEqual([n for n in os.listdir(self.top / 'build') if n.startswith('linux')], [])
 
-    def made(self, source):
-        p = self.run_base(source)
-        self.assertEqual((p.returncode, p.stderr), (0, ''))
+    def made(self, source, version='9.1.3', warning='', **kw):
+        p = self.run_base(source, **kw)
+        self.assertEqual((p.returncode, p.stderr), (0, warning))
         self.assertEqual(self.git('ls-tree', '--name-only', 'base'), '.gitignore\nMakefile\nkept.o')
-        self.assertEqual(self.git('log', '--format=%s %D', 'series'), 'Linux 7.2.3 HEAD -> series, tag: base')
+        self.assertEqual(self.git('log', '--format=%s %D', 'series'), f'Linux {version} HEAD -> series, tag: base')
         self.assertEqual(self.git('status', '--porcelain'), '')
         commit = self.git('rev-parse', 'base')
+        known = self.git('config', '--default', '', '--get', 'harness.commit')
         # And again: nothing to do
-        p = self.run_base(source)
+        p = self.run_base(source, **kw)
         self.assertEqual((p.returncode, p.stdout, p.stderr), (0, '', ''))
+        self.assertEqual(sorted(os.listdir(self.top)), ['build', 'harness'])
         shutil.rmtree(self.top / 'build')
-        return commit
+        return commit, known
 
     def test_sources_give_the_same_base(self):
-        tarball = self.src.with_name('src.tar.xz')
-        subprocess.run(['tar', '-cJf', tarball, '-C', self.src.parent, 'src'], check=True)
+        tarball = self.tarball()
         commits = {self.made(tarball), self.made(self.src)}
-        self.git('init', '-q', cwd=self.src)
-        self.git('add', '-A', '-f', cwd=self.src)
-        self.git('commit', '-q', '-m', 'x', cwd=self.src)
+        self.assertEqual([known for _, known in commits], [''])
+        head = self.linux_git()
         (self.src / 'scratch').write_text('not committed\n')
-        commits.add(self.made(self.src))
-        self.assertEqual(len(commits), 1)
+        (self.src / 'Makefile').write_text('not committed\n')
+        bare = self.src.with_name('bare.git')
+        self.git('clone', '-q', '--bare', str(self.src), str(bare), cwd=self.src)
+        for source in self.src, bare:
+            made = self.made(source)
+            self.assertEqual(made, (commits.copy().pop()[0], head))
 
-    def test_wrong_version(self):
-        self.linux(1)
-        self.refused('is Linux 7.1.3, not 7.2.y', self.src)
-        self.git('init', '-q', cwd=self.src)
-        self.git('add', '-A', cwd=self.src)
-        self.git('commit', '-q', '-m', 'x', cwd=self.src)
-        self.refused('is Linux 7.1.3, not 7.2.y', self.src)
-        tarball = self.src.with_name('src.tar.xz')
-        subprocess.run(['tar', '-cJf', tarball, '-C', self.src.parent, 'src'], check=True)
-        self.refused('is Linux 7.1.3, not 7.2.y', tarball)
+    def test_another_version(self):
+        """What is not of the series' version is tried, with one line."""
+        def warning(source, version):
+            return f'harness: {source} is Linux {version}, the series is for 9.1.y: trying\n'
+        for args, version in (((2, 0, ' -rc1'), '9.2-rc1'), ((0, 7), '9.0.7'), ((1, 0, ' -rc5'), '9.1-rc5'),
+                              ((10, 2), '9.10.2')):
+            self.linux(*args)
+            self.made(self.src, version, warning(self.src, version))
+        tarball = self.tarball()
+        self.made(tarball, version, warning(tarball, version))
+        self.linux_git()
+        self.made(self.src, version, warning(self.src, version))
+        for args, version in ((1, 0), '9.1'), ((1, 12, ' -rt4'), '9.1.12-rt4'):
+            shutil.rmtree(self.src)
+            self.linux(*args)
+            self.made(self.src, version)
 
     def test_no_linux(self):
         self.refused('no such file', self.src / 'absent')
         (self.src / 'Makefile').write_text('all:\n')
         self.refused('is no Linux tree', self.src)
+        self.refused('is no Linux tree', self.tarball())
+        (self.src / '.git').mkdir()
+        self.refused('git finds no commit there', self.src)
+        (self.src / '.git').rmdir()
+        self.linux_git()
+        self.refused('is no Linux tree', self.src)
+        (self.src / 'Makefile').unlink()
+        self.refused('is no Linux tree', self.tarball())
+
+    def test_hostile_environment(self):
+        """The same base from another's shell, in a path of 150 characters and more."""
+        want = self.made(self.src)
+        self.place(self.top / ('x' * 150))
+        env = {'CDPATH': f'/tmp:{self.top}', 'GREP_OPTIONS': '-v', 'TAR_OPTIONS': '--exclude=*.o',
+               'XZ_OPT': '--nonsense', 'TMPDIR': '/nonexistent', 'SHELLOPTS': 'noclobber',
+               'LC_ALL': 'C.UTF-8', 'LANGUAGE': 'de', 'GIT_DIR': '/nonexistent', 'GIT_INDEX_FILE': '/nonexistent',
+               'GIT_CONFIG_COUNT': '1', 'GIT_CONFIG_KEY_0': 'core.autocrlf', 'GIT_CONFIG_VALUE_0': 'x',
+               'GIT_DEFAULT_HASH': 'sha256'}
+        for shell in ('sh', '-c', 'umask 077; exec "$0"'), ('bash',):
+            for source in self.tarball(), self.src:
+                self.assertEqual(self.made(source, shell=shell, **env), want)
+
+    def test_path_that_kbuild_cannot_take(self):
+        self.with_program('apt-get', 'touch "$0.ran"')
+        good = self.top
+        for name in 'a b', 'a\tb', *(f'a{c}b' for c in ':%$&();<>|`\'"\\'):
+            self.place(good / name)
+            for command in 'base', 'setup':
+                p = self.run_base('', command, PATH=self.path)
+                self.assertRegex(p.stderr, r'\Aharness: Linux cannot be built in a path with [^\n]*\n\Z')
+                self.assertNotEqual(p.returncode, 0)
+            self.assertEqual(os.listdir(self.top), ['harness'])
+        self.assertEqual(os.listdir(self.src.with_name('bin')), ['apt-get'])
+        self.place(good / 'ä#,=@+~[1]')
+        self.made(self.src)
 
     def test_broken_tarball(self):
-        tarball = self.src.with_name('src.tar.xz')
-        subprocess.run(['tar', '-cJf', tarball, '-C', self.src.parent, 'src'], check=True)
+        tarball = self.tarball()
         tarball.write_bytes(tarball.read_bytes()[:-40])
         self.refused('unpacking ', tarball)
 
@@ -554,7 +615,17 @@ class Base(unittest.TestCase):
         self.with_program('dpkg-deb', 'exit 1')
         if not os.path.exists('/usr/share/keyrings/debian-archive-keyring.gpg'):
             self.skipTest('no Debian archive keyring')
-        self.refused('downloading linux-source-7.2: E: Hash Sum mismatch', '', PATH=self.path)
+        self.refused('downloading linux-source-9.1: E: Hash Sum mismatch', '', PATH=self.path)
+
+    def test_package_that_has_gone(self):
+        self.with_program('apt-get', 'case $* in *indextargets*) echo "Debian|Debian|http://archive.invalid/";;\n'
+                          '*) echo "W: no suite" ;; esac')
+        self.with_program('apt-cache', 'echo "N: nothing" >&2; exit 100')
+        self.with_program('dpkg-deb', 'exit 1')
+        if not os.path.exists('/usr/share/keyrings/debian-archive-keyring.gpg'):
+            self.skipTest('no Debian archive keyring')
+        self.refused(r"Debian's archive has no linux-source-9.1 \(W: no suite\): LINUX_SRC= names a tree or a tarball",
+                     '', PATH=self.path)
 
     def test_setup_names_the_command(self):
         """Without root and sudo, what is missing ends in the one command to run."""
