@@ -2,12 +2,28 @@
 # SPDX-License-Identifier: GPL-2.0
 """patches/ and the new files <-> the commits of build/linux <-> the mails in out/.
 
-patches/series lists in order: `NAME.cover` begins a part (patches/NAME.cover is
-its cover letter), `NNNN-slug.patch` is a commit, and the indented words below it
-are the new files that land whole with it. `#` starts a comment.
+patches/series names the parts in order, one a line; `#` starts a comment. A part
+is what is sent to one tree, and a folder:
+
+    patches/PART/cover            subject, blank line, text, and at the end the lines
+                                  `Tree: the tree it is sent to` and, for each part
+                                  that must be there first, `Needs: PART`
+    patches/PART/NNNN-slug.patch  its commits, in the order of the names. What is new
+                                  to Linux stands in the repository at its in-tree
+                                  path: a line `New file: PATH` after the `---` says
+                                  that it lands whole with the patch. So a patch file
+                                  is all there is of a commit: renamed or moved to
+                                  another part's folder it takes its new files along.
+
+In build/linux a commit is of the part that its subject, or the one that stood in
+its place, has in patches/; a new one is of the part of the commit before it. `Part:
+NAME` at the end of its message says otherwise, and is not stored. A new part is a
+line in patches/series and a cover; then commits say `Part:`, or patch files are
+moved there.
 """
 import argparse
 import contextlib
+import difflib
 import email.header
 import email.utils
 import fcntl
@@ -25,6 +41,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 HERE = pathlib.Path(__file__).resolve().parent
+MAX = 15                        # patches of a part, which somebody has to read
 EXPORTED = 'refs/harness/exported'
 DATE = '1767225600 +0000'       # fixed, so that the same patches give the same hashes
 OURS = {'harness', 'patches', 'build', 'out', '.git', '.ci'}
@@ -41,15 +58,36 @@ class Patch:
     diff: bytes = b''
     new: dict = field(default_factory=dict)     # in-tree path: (executable, content)
     part: int = 0
-    comments: list = field(default_factory=list)
-    file: str = ''
+    asked: str = ''     # the name of the part, if the commit says it
+    file: str = ''      # in patches/
+
+
+@dataclass
+class Part:
+    name: str
+    text: str           # of the cover, without the lines below
+    trees: list
+    needs: list
 
 
 @dataclass
 class Series:
-    parts: list         # (name, comments above it)
+    parts: list
     patches: list
-    tail: list          # comments after the last entry
+
+    def names(self):
+        return [part.name for part in self.parts]
+
+    def needs(self, part):
+        """The numbers of the parts that this one needs, and that these need, in order."""
+        result = set()
+        for need in self.parts[part].needs:
+            number = self.names().index(need)
+            result |= {number, *self.needs(number)}
+        return sorted(result)
+
+    def of(self, *parts):
+        return [p for p in self.patches if p.part in parts]
 
 
 def environment():
@@ -74,6 +112,7 @@ def format_patch(patch):
     # A line `---` ends the body, so one in the body gets a space more.
     body = re.sub(r'^( *---)$', r' \1', patch.body, flags=re.M)
     text = f'Subject: {patch.subject}\n\n' + (body + '\n\n' if body else '') + '---\n'
+    text += ''.join(f'New file: {path}\n' for path in sorted(patch.new))
     return text.encode() + patch.diff
 
 
@@ -87,17 +126,30 @@ def parse_patch(data, name):
             and len(lines) > 1 and not lines[1]):
         raise Refuse(f'patches/{name}: not of the form "Subject: ...", blank line, body, "---", diff')
     body = re.sub(r'^ ( *---)$', r'\1', '\n'.join(lines[2:]), flags=re.M)
-    return Patch(lines[0][9:].strip(), clean_body(body), diff)
+    patch = Patch(lines[0][9:].strip(), clean_body(body)[0], file=name)
+    new, patch.diff = re.match(rb'((?:New file: [^\n]*\n)*)(.*)', diff, re.S).groups()
+    patch.new = dict.fromkeys(os.fsdecode(line[10:].strip()) for line in new.splitlines())
+    return patch
 
 
 def clean_body(body):
-    """Without the sign-off, which belongs to whoever sends the series."""
+    """Without the sign-off, which belongs to whoever sends the series; the part it asks for."""
+    part = ''
     while True:
         start, gap, last = body.strip('\n').rpartition('\n\n')
-        last = re.sub(r'^Signed-off-by: .*\n?', '', last, flags=re.M).strip('\n')
+        part = ''.join(re.findall(r'^Part: *(\S+)', last, re.M)[-1:]) or part
+        last = re.sub(r'^(Signed-off-by|Part): .*\n?', '', last, flags=re.M).strip('\n')
         if last or not gap:
-            return start + gap + last
+            return start + gap + last, part
         body = start
+
+
+def parse_cover(name, text):
+    part = Part(name, text.strip('\n'), [], [])
+    while found := re.search(r'(?:\A|\n)(Tree|Needs):[ \t]*(.*?)[ \t]*\Z', part.text):
+        (part.trees if found[1] == 'Tree' else part.needs).insert(0, found[2])
+        part.text = part.text[:found.start()].rstrip('\n')
+    return part
 
 
 class Project:
@@ -134,53 +186,41 @@ class Project:
 
     def read_series(self):
         """patches/series with everything it names."""
-        series, comments, seen = Series([], [], []), [], set()
+        series, new = Series([], []), set()
         path = self.patches / 'series'
-        for line in path.read_text().split('\n') if path.exists() else []:
-            words = line.split('#')[0].split()
-            if not words:
-                if line.strip() or comments:
-                    comments.append(line)
+        for line in path.read_text('utf-8').split('\n') if path.exists() else []:
+            name = line.split('#')[0].strip()
+            if not name:
                 continue
-            for word in words:
-                new = line[0].isspace()
-                file = self.top / word if new else self.patches / word
-                if not file.is_file() or file.is_symlink():
-                    raise Refuse(f'patches/series: {word}: no such file')
-                if word in seen:
-                    raise Refuse(f'patches/series: {word} is listed twice')
-                seen.add(word)
-                if new:
-                    if not series.patches:
-                        raise Refuse(f'patches/series: {word}: a new file before the first patch')
+            if not re.fullmatch(r'[A-Za-z0-9][\w-]*', name, re.A):
+                raise Refuse(f'patches/series: {name}: no name of a part, which is letters, digits, - and _')
+            if name in series.names():
+                raise Refuse(f'patches/series: {name} is listed twice')
+            cover = self.patches / name / 'cover'
+            if not cover.is_file():
+                raise Refuse(f'patches/series: {name}: no file patches/{name}/cover')
+            part = parse_cover(name, cover.read_text('utf-8'))
+            for need in part.needs:
+                if need not in series.names():
+                    raise Refuse(f'patches/{name}/cover: it needs {need}, which is no part before it in patches/series')
+            series.parts.append(part)
+            for file in sorted(cover.parent.glob('*.patch')):
+                patch = parse_patch(file.read_bytes(), f'{name}/{file.name}')
+                patch.part = len(series.parts) - 1
+                series.patches.append(patch)
+                for word in patch.new:
                     self.check_new(word)
-                    series.patches[-1].new[word] = (os.access(file, os.X_OK), file.read_bytes())
-                elif word.endswith('.cover'):
-                    if series.patches and not series.parts:
-                        raise Refuse(f'patches/series: {word}: a patch comes before the first part')
-                    series.parts.append((word[:-6], comments))
-                    comments = []
-                elif word.endswith('.patch'):
-                    patch = parse_patch(file.read_bytes(), word)
-                    patch.file, patch.comments, comments = word, comments, []
-                    patch.part = max(len(series.parts) - 1, 0)
-                    series.patches.append(patch)
-                else:
-                    raise Refuse(f'patches/series: {word}: neither a .patch nor a .cover')
-        while comments and not comments[-1].strip():
-            comments.pop()
-        series.tail = comments
+                    file = self.top / word
+                    if not file.is_file() or file.is_symlink():
+                        raise Refuse(f'patches/{patch.file}: {word}: no such file')
+                    if word in new:
+                        raise Refuse(f'patches/{patch.file}: {word} is new in another patch, too')
+                    new.add(word)
+                    patch.new[word] = (os.access(file, os.X_OK), file.read_bytes())
+        for file in sorted(self.patches.glob('*.patch')) + sorted(self.patches.glob('*/*.patch')):
+            if file.parent == self.patches or file.parent.name not in series.names():
+                raise Refuse(f'{file.relative_to(self.top)} is in no part that patches/series names')
         return series
-
-    def format_series(self, series):
-        lines = []
-        for n in range(max(len(series.parts), 1)):
-            if series.parts:
-                name, comments = series.parts[n]
-                lines += [*comments, f'{name}.cover']
-            for patch in (p for p in series.patches if p.part == n):
-                lines += [*patch.comments, patch.file, *(f'    {path}' for path in sorted(patch.new))]
-        return ''.join(line + '\n' for line in lines + series.tail).encode()
 
     def check_new(self, path):
         if '/' not in path or path.split('/')[0] in OURS:
@@ -190,7 +230,7 @@ class Project:
 
     def stored(self, series):
         """All that refresh writes: path in the repository: (executable, content)."""
-        files = {'patches/series': (False, self.format_series(series))}
+        files = {}
         for patch in series.patches:
             files['patches/' + patch.file] = (False, format_patch(patch))
             files |= patch.new
@@ -198,13 +238,14 @@ class Project:
 
     def record(self):
         with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.record_file.read_text())
+            return json.loads(self.record_file.read_text('utf-8'))
         return {'files': {}, 'commits': {}}
 
-    def write_record(self, head, files, commits):
-        text = json.dumps({'files': {k: sha1(v[1]) for k, v in files.items()}, 'commits': commits})
+    def write_record(self, head, files, commits, stacks=None):
+        text = json.dumps({'files': {k: sha1(v[1]) for k, v in files.items()}, 'commits': commits,
+                           'stacks': stacks or self.record().get('stacks', {})})
         tmp = self.record_file.with_suffix('.tmp')
-        tmp.write_text(text)
+        tmp.write_text(text, 'utf-8')
         tmp.replace(self.record_file)
         if self.rev(EXPORTED) != head:
             self.git('update-ref', EXPORTED, head)
@@ -232,20 +273,20 @@ class Project:
 
     # tree
 
-    def commits(self, series, base):
-        """Give the commits of the series on top of base, and {key: commit} in order."""
-        known, result, key = self.record()['commits'], {}, base
+    def commits(self, patches, base, known, where=''):
+        """Make the commits of the patches on top of base; {key: commit} in order."""
+        result, key = {}, base
         keys = []
-        for patch in series.patches:
+        for patch in patches:
             parts = [key.encode(), patch.subject.encode(), patch.body.encode(), patch.diff]
-            for path, (executable, content) in sorted(patch.new.items()):
-                parts += [path.encode(), b'%d' % executable, content]
+            for path, (executable, data) in sorted(patch.new.items()):
+                parts += [path.encode(), b'%d' % executable, data]
             key = sha1(*parts)
             keys.append(key)
         asked = ''.join(known.get(k, base) + '\n' for k in keys).encode()
         there = self.git('cat-file', '--batch-check=%(objecttype)', data=asked).decode().split('\n')
         parent = base
-        todo = list(zip(series.patches, keys))
+        todo = list(zip(patches, keys))
         for key, kind in zip(keys, there):
             if key not in known or kind != 'commit':
                 break
@@ -253,11 +294,12 @@ class Project:
             todo.pop(0)
         if not todo:
             return result
-        new = [path for patch, _ in todo for path in patch.new]
+        new = {path: patch.file for patch, _ in todo for path in patch.new}
         if new:
             old = self.git('ls-tree', '--name-only', '-z', base, '--', *new).decode().split('\0')[0]
             if old:
-                raise Refuse(f'{old} is listed as a new file, but Linux has it: it must be a patch')
+                raise Refuse(f'patches/{new[old]}: {old} is listed as a new file, but Linux has it: '
+                             'it must be a patch')
         index = self.gitdir / 'harness-index'
         index.unlink(missing_ok=True)
         (self.gitdir / 'harness-index.lock').unlink(missing_ok=True)
@@ -266,22 +308,22 @@ class Project:
             self.git('read-tree', parent, env=env)
             for n, (patch, key) in enumerate(todo, len(result) + 1):
                 progress(f'[{n}/{len(keys)}] {patch.subject}')
-                parent = result[key] = self.commit(patch, parent, env)
+                parent = result[key] = self.commit(patch, parent, env, where)
         finally:
             index.unlink(missing_ok=True)
             progress('')
         return result
 
-    def commit(self, patch, parent, env):
+    def commit(self, patch, parent, env, on):
         if patch.diff.strip():
             p = self.git_run('apply', '--cached', '--whitespace=nowarn', '-', data=patch.diff, env=env)
             if p.returncode:
                 text = p.stderr.decode(errors='replace')
                 where = re.search(r'patch failed: (.*)', text) or re.search(r'error: (.*)', text)
-                raise Refuse(f'patches/{patch.file} does not apply: {where[1] if where else text.strip()}')
+                raise Refuse(f'patches/{patch.file} does not apply{on}: {where[1] if where else text.strip()}')
         info = b''
-        for path, (executable, content) in patch.new.items():
-            blob = self.git('hash-object', '-w', '--no-filters', '--stdin', data=content).strip()
+        for path, (executable, data) in patch.new.items():
+            blob = self.git('hash-object', '-w', '--no-filters', '--stdin', data=data).strip()
             info += b'%s %s\t%s\0' % (b'100755' if executable else b'100644', blob, path.encode())
         if info:
             self.git('update-index', '--add', '-z', '--index-info', data=info, env=env)
@@ -298,7 +340,7 @@ class Project:
     def tree(self):
         base = self.need_base()
         series = self.read_series()
-        commits = self.commits(series, base)
+        commits = self.commits(series.patches, base, self.record()['commits'])
         target = list(commits.values())[-1] if commits else base
         head = self.rev('HEAD')
         if head != target:
@@ -331,8 +373,7 @@ class Project:
         if merge:
             raise Refuse(f'build/linux: commit {self.subject_of(merge[-1])} is a merge')
         old = self.read_series()
-        new = Series(old.parts, [], old.tail)
-        known = {p.subject: p for p in old.patches}
+        new = Series(old.parts, [])
         in_base = set(self.git('ls-tree', '-r', '--name-only', '-z', base).split(b'\0'))
         added, subjects, parent = {}, set(), base
         for commit in self.git('rev-list', '--reverse', 'base..HEAD').decode().split():
@@ -340,23 +381,38 @@ class Project:
             if patch.subject in subjects:
                 raise Refuse(f'build/linux: two commits have the subject "{patch.subject}"')
             subjects.add(patch.subject)
-            before = new.patches[-1].part if new.patches else 0
-            if patch.subject in known:
-                patch.part = known[patch.subject].part
-                patch.comments = known[patch.subject].comments
-            else:
-                patch.part = before
-            if patch.part < before:
-                raise Refuse(f'build/linux: commit {self.subject_of(commit)} is of the part '
-                             f'{old.parts[patch.part][0]} but comes after one of {old.parts[before][0]}')
             new.patches.append(patch)
-            patch.file = f'{len(new.patches):04}-{slug(patch.subject)}.patch'
             parent = commit
+        self.give_parts(old, new)
         files = self.stored(new)
         changed = self.write(files, {'patches/' + p.file for p in old.patches} |
                              {path for p in old.patches for path in p.new}, force)
         self.write_record(parent, files, self.record()['commits'])
         print(f'patches/: {len(new.patches)} patches, {changed} files changed')
+
+    def give_parts(self, old, new):
+        """Which part each commit of build/linux is of, and its file's name."""
+        known = {p.subject: p.part for p in old.patches}
+        subjects = [[p.subject for p in series.patches] for series in (old, new)]
+        for kind, i, end, j, stop in difflib.SequenceMatcher(None, *subjects, False).get_opcodes():
+            if kind == 'replace':       # another subject in the same place
+                for n in range(j, stop):
+                    known.setdefault(subjects[1][n], old.patches[min(i + n - j, end - 1)].part)
+        names, before, number = old.names(), 0, {}
+        if new.patches and not names:
+            raise Refuse('patches/series names no part: write the name of one there, and its cover')
+        for patch in new.patches:
+            if patch.asked and patch.asked not in names:
+                raise Refuse(f'build/linux: "{patch.subject}" asks for the part {patch.asked}, '
+                             'which patches/series does not name')
+            patch.part = (names.index(patch.asked) if patch.asked else
+                          known.get(patch.subject, before))
+            if patch.part < before:
+                raise Refuse(f'build/linux: "{patch.subject}" is of the part {names[patch.part]} but comes after one '
+                             f'of {names[before]}: move it, or end its message with "Part: {names[before]}"')
+            before = patch.part
+            number[before] = number.get(before, 0) + 1
+            patch.file = f'{names[before]}/{number[before]:04}-{slug(patch.subject)}.patch'
 
     def read_commit(self, parent, commit, in_base, added):
         """The patch of one commit; added: {new file: the commit that added it}."""
@@ -372,7 +428,8 @@ class Project:
             raise Refuse(f'{name()} has no subject')
         if re.match(r'(fixup|squash|amend)!', subject):
             raise Refuse(f'{name()} wants a git rebase --autosquash first')
-        patch = Patch(subject, clean_body(body))
+        patch = Patch(subject)
+        patch.body, patch.asked = clean_body(body)
         entries = self.git('diff-tree', '-r', '--raw', '-z', '--no-renames', '--abbrev=40',
                            parent, commit).split(b'\0')
         stat = self.git('diff-tree', '-r', '--numstat', '-z', '--no-renames', parent, commit)
@@ -409,11 +466,11 @@ class Project:
         """Bring the repository's files to `files`, in renames after all is on disk."""
         was, todo = self.record()['files'], {}
         gone = sorted(before - set(files))
-        for path, (executable, content) in files.items():
+        for path, (executable, data) in files.items():
             file = self.top / path
             there = file.read_bytes() if file.exists() else None
-            if there != content or os.access(file, os.X_OK) != executable:
-                todo[path] = (executable, content)
+            if there != data or os.access(file, os.X_OK) != executable:
+                todo[path] = (executable, data)
         for path in [] if force else [*todo, *gone]:
             file = self.top / path
             if path in was and file.exists() and sha1(file.read_bytes()) != was[path]:
@@ -423,8 +480,8 @@ class Project:
             shutil.rmtree(stale)
         stage = pathlib.Path(tempfile.mkdtemp(prefix='.refresh-', dir=self.top))
         try:
-            for n, (executable, content) in enumerate(todo.values()):
-                (stage / str(n)).write_bytes(content)
+            for n, (executable, data) in enumerate(todo.values()):
+                (stage / str(n)).write_bytes(data)
                 (stage / str(n)).chmod(0o755 if executable else 0o644)
             for path in gone:
                 file = self.top / path
@@ -444,53 +501,81 @@ class Project:
     def series(self, version):
         if not version.isascii() or not version.isdigit() or version == '0':
             raise Refuse(f'V={version}: the version is a number from 1 up')
+        env = {k: v for k, v in os.environ.items() if re.match('GIT_(AUTHOR|COMMITTER|CONFIG)|(?!GIT_)', k)}
         p = subprocess.run(['git', '-c', 'user.useConfigOnly=true', 'var', 'GIT_AUTHOR_IDENT'],
-                           cwd=self.top, capture_output=True, text=True, check=False)
+                           cwd=self.top, env=env, capture_output=True, encoding='utf-8', check=False)
         who = re.match(r'(.*) <(.*)> \d+ \S+$', p.stdout.strip())
         if not who:
             raise Refuse('git has no identity to sign off with: '
                          'set git config user.name and git config user.email')
-        series, commits = self.tree()
-        if not series.parts or not series.patches:
+        base, series = self.need_base(), self.read_series()
+        if not series.patches:
             raise Refuse('patches/series has no patch in a part: nothing to send')
-        covers = {}
-        for name, _ in series.parts:
-            text = (self.patches / f'{name}.cover').read_text().strip('\n')
-            covers[name] = text.partition('\n')[::2]
-            if not covers[name][0].strip() or not covers[name][1].strip('\n'):
-                raise Refuse(f'patches/{name}.cover: not of the form subject, blank line, text')
+        for n, part in enumerate(series.parts):
+            if len(series.of(n)) > MAX:
+                raise Refuse(f'patches/{part.name} has {len(series.of(n))} patches, and a part has '
+                             f'{MAX} or fewer: split it')
+            if not re.match(r'.*\S.*\n\n\s*\S', part.text) or len(part.trees) != 1 or not part.trees[0]:
+                raise Refuse(f'patches/{part.name}/cover: not of the form subject, blank line, text, '
+                             'blank line, one "Tree: ...", "Needs: ..." for each part it needs')
         for patch in series.patches:
             cut = re.search(r'^(---|---[ \t].*|diff -.*|Index: .*|From .*\d:\d\d.*)$', patch.body, re.M)
             if cut:
                 raise Refuse(f'patches/{patch.file}: git am would end the message at "{cut[0]}": indent it')
-        base = start = self.need_base()
-        now = int(time.time()) - len(series.patches)
+        series, commits = self.tree()
+        known = self.record().get('stacks', {}) | commits
+        now, stacks = int(time.time()) - len(series.patches), {}
         stage = pathlib.Path(tempfile.mkdtemp(prefix='.series-', dir=self.top))
         try:
-            for n, (name, _) in enumerate(series.parts):
-                end = start
-                for patch, commit in zip(series.patches, commits.values()):
-                    if patch.part == n:
-                        now += 1
-                        env = identity(f'{now} +0000', *who.groups())
-                        end = self.commit_tree(commit + '^{tree}', end, patch.subject, patch.body, env)
-                (stage / name).mkdir()
-                if end != start:
-                    self.mails(stage / name, f'{start}..{end}', base, version, covers[name],
-                               identity(f'{now} +0000', *who.groups()))
-                start = end
-            for name, _ in series.parts:
+            sent = []
+            for n, part in enumerate(series.parts):
+                below, own = series.of(*series.needs(n)), series.of(n)
+                if not own:
+                    continue
+                names = [self.base_name(base), *(series.parts[need].name for need in series.needs(n))]
+                made = self.commits(below + own, base, known | stacks,
+                                    f' on what the part {part.name} needs ({", ".join(names)})')
+                stacks |= made
+                made = [base, *made.values()]
+                start = end = made[len(below)]
+                for patch, commit in zip(own, made[len(below) + 1:]):
+                    now += 1
+                    env = identity(f'{now} +0000', *who.groups())
+                    end = self.commit_tree(commit + '^{tree}', end, patch.subject, patch.body, env)
+                (stage / part.name).mkdir()
+                self.mails(stage / part.name, f'{start}..{end}', base, version, part, self.cover(series, part), env)
+                sent.append(part.name)
+            for name in sent:
                 out = self.top / 'out' / name
                 out.parent.mkdir(exist_ok=True)
                 shutil.rmtree(out, ignore_errors=True)
                 (stage / name).replace(out)
-                print(f'out/{name}: {max(len(list(out.iterdir())) - 1, 0)} patches and a cover letter')
+                print(f'out/{name}: {len(list(out.iterdir())) - 1} patches and a cover letter')
         finally:
             shutil.rmtree(stage)
+        self.write_record(self.rev('HEAD'), self.stored(series), commits, stacks)
 
-    def mails(self, out, commits, base, version, cover, env):
+    def cover(self, series, part):
+        """The subject, and the text with the needed parts by the names they have as mails."""
+        subjects = {p.name: p.text.partition('\n')[0].strip() for p in series.parts}
+        subject, _, text = part.text.partition('\n')
+        notes = [f'Tree: {part.trees[0]}', *(f'Needs: "{subjects[need]}" ({need})' for need in part.needs)]
+        return subject.strip(), text.strip('\n') + '\n\n' + '\n'.join(notes)
+
+    def base_note(self, base):
+        """The base's line in a mail: a hash that others have, or the release."""
+        commit = self.git_run('config', 'harness.commit').stdout.decode().strip()
+        if commit:
+            return f'base-commit: {commit}'
+        name = self.base_name(base)
+        release = re.fullmatch(r'Linux (\d+\.\d+(\.\d+|-rc\d+)?)', name)
+        return f'base: {name}' + (f' (v{release[1]} of the stable tree)' if release else '')
+
+    def mails(self, out, commits, base, version, part, cover, env):
+        tree = part.trees[0].split()[0]
+        prefix = f'PATCH {tree}' if tree in ('net', 'net-next') else 'PATCH'     # netdev wants it there
         self.git('format-patch', '-q', '-o', str(out), '--numbered', '--cover-letter', '--thread=shallow',
-                 '--signoff', f'--base={base}', '--subject-prefix=PATCH',
+                 '--signoff', f'--base={base}', f'--subject-prefix={prefix}',
                  *([f'-v{version}'] if version != '1' else []), commits, env=env)
         first, *rest = sorted(out.iterdir())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -498,13 +583,14 @@ class Project:
         for file, (to, cc) in zip(rest, recipients):
             address(file, to, cc)
         subject, text = cover
-        data = first.read_text()
+        data = first.read_text('utf-8')
+        data = data.replace(f'base-commit: {base}', self.base_note(base), 1)
         data = data.replace('*** SUBJECT HERE ***', encode(subject), 1)
-        data = data.replace('*** BLURB HERE ***', text.strip('\n'), 1)
+        data = data.replace('*** BLURB HERE ***', text, 1)
         if not data.isascii() and '\nMIME-Version:' not in data:
             data = data.replace('\n\n', '\nMIME-Version: 1.0\nContent-Type: text/plain; charset=UTF-8\n'
                                 'Content-Transfer-Encoding: 8bit\n\n', 1)
-        first.write_text(data)
+        first.write_text(data, 'utf-8')
         to = list(dict.fromkeys(a for r in recipients for a in r[0]))
         address(first, to, [a for a in dict.fromkeys(a for r in recipients for a in r[1]) if a not in to])
 
@@ -512,7 +598,7 @@ class Project:
         """Maintainers, and reviewers and lists, as scripts/get_maintainer.pl names them."""
         try:
             p = subprocess.run(['scripts/get_maintainer.pl', '--no-git', '--no-git-fallback', '--roles', str(file)],
-                               cwd=self.tree_dir, capture_output=True, text=True, check=False)
+                               cwd=self.tree_dir, env=environment(), capture_output=True, encoding='utf-8', check=False)
         except OSError as e:
             raise Refuse(f'build/linux/scripts/get_maintainer.pl: {e.strerror}') from None
         if p.returncode:

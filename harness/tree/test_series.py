@@ -3,6 +3,7 @@
 """make base, tree, refresh and series, on a fake Linux of a few files."""
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -99,13 +100,26 @@ class Case(unittest.TestCase):
         self.assertNotEqual(p.returncode, 0)
         self.assertEqual(self.state(), before)
 
+    def store(self, files):
+        for path, text in files.items():
+            file = self.top / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, 'utf-8')
+
     def parts(self):
-        (self.top / 'patches/series').write_text('# the series\nfixes.cover\nsge.cover\n')
-        (self.top / 'patches/fixes.cover').write_text('Fixes\n\nWhat was broken.\n')
-        (self.top / 'patches/sge.cover').write_text('SGEs für alle\n\nWhy: größer.\n')
+        self.store({'patches/series': '# the series\n\nfixes   # first\nsge\n',
+                    'patches/fixes/cover': 'Fixes\n\nWhat was broken.\n\nTree: some (for-next)\n',
+                    'patches/sge/cover': 'SGEs für alle\n\nWhy: größer.\n\nTree: net\nNeeds: fixes\n'})
+
+    def patches(self, part=''):
+        return sorted(str(f.relative_to(self.top / 'patches')) for f in (self.top / 'patches' / part).rglob('*.patch'))
+
+    def move(self, old, new):
+        (self.top / 'patches' / old).rename(self.top / 'patches' / new)
 
     def odd_commits(self):
-        self.commit('a: one\n\nWhy one.\n\nFixes: 012345678901 ("x")\nSigned-off-by: X <x@example.org>\n',
+        self.commit('a: one\n\nWhy one.\n\nFixes: 012345678901 ("x")\nSigned-off-by: X <x@example.org>\n'
+                    'Cc: stable@vger.kernel.org # 9.0\n',
                     {'drivers/a.c': self.read('drivers/a.c').replace('line 9\n', 'line nine\n')})
         self.commit('a: new files only, and a subject that is much longer than a file name may be\n\nWhy.\n',
                     {'drivers/new/one.c': 'int one;\n', 'drivers/new/no-newline.h': 'int two;'})
@@ -160,9 +174,9 @@ class Inverse(Case):
         self.assertEqual(self.git('log', '-1', '--format=%at %ct'), '1767225600 1767225600')
 
     def test_empty(self):
-        for text in ('', '# nothing yet\n', 'fixes.cover\nsge.cover\n'):
+        for text in '', '# nothing yet\n', 'fixes\nsge\n':
             self.parts()
-            (self.top / 'patches/series').write_text(text)
+            self.store({'patches/series': text})
             self.ok('tree')
             self.assertEqual(self.git('rev-parse', 'HEAD'), self.git('rev-parse', 'base'))
             self.ok('refresh')
@@ -190,37 +204,106 @@ class Inverse(Case):
         (self.top / 'drivers/mine.txt').write_text('not of the series\n')
         self.git('reset', '-q', '--hard', 'HEAD~5')
         self.ok('refresh')
-        self.assertEqual([p.name for p in (self.top / 'patches').glob('*.patch')], ['0001-a-one.patch'])
+        self.assertEqual(self.patches(), ['fixes/0001-a-one.patch'])
         self.assertEqual(os.listdir(self.top / 'drivers'), ['mine.txt'])
         self.ok('tree')
 
-    def test_parts(self):
+    def test_new_file_goes_with_its_patch(self):
         self.parts()
-        self.commit('fix: one', {'drivers/a.c': 'a\n'})
-        self.commit('fix: two', {'drivers/a.c': 'b\n'})
-        self.commit('sge: one', {'drivers/sge.c': 'a\n'})
+        self.odd_commits()
         self.ok('refresh')
-        series = self.top / 'patches/series'
-        self.assertEqual(series.read_text(), '# the series\nfixes.cover\n0001-fix-one.patch\n0002-fix-two.patch\n'
-                         '0003-sge-one.patch\n    drivers/sge.c\nsge.cover\n')
-        want = ('# the series\nfixes.cover\n0001-fix-one.patch\n0002-fix-two.patch\n# then\nsge.cover\n'
-                '# the API\n0003-sge-one.patch\n    drivers/sge.c\n')
-        series.write_text(want)
+        patch = self.top / 'patches/fixes/0003-modes.patch'
+        self.assertIn('\n---\nNew file: drivers/run.sh\nNew file: drivers/void.h\ndiff --git a/tool.sh ',
+                      patch.read_text())
+        self.move('fixes/0003-modes.patch', 'fixes/0000-modes.patch')
         self.ok('tree')
-        self.commit('sge: two', {'drivers/a.c': 'c\n'})
+        self.assertEqual(self.git('diff', '--name-only', 'base', 'HEAD~5'), 'drivers/run.sh\ndrivers/void.h\ntool.sh')
         self.ok('refresh')
-        self.assertEqual(series.read_text(), want + '0004-sge-two.patch\n')
-        # A new commit between the fixes stays among them
-        self.git('reset', '-q', '--hard', 'HEAD~2')
-        self.commit('fix: three', {'drivers/b.c': 'c\n'})
-        self.commit('sge: one', {'drivers/sge.c': 'a\n'})
+        self.assertEqual(self.patches()[0], 'fixes/0001-modes.patch')
+
+
+class Parts(Case):
+    """Which part a commit is of."""
+
+    def prepare(self):
+        super().prepare()
+        self.parts()
+        for name in 'fix: one', 'fix: two', 'sge: one', 'sge: two':
+            self.commit(name + ('\n\nWhy.\n\nFixes: x\nPart: sge' if name == 'sge: one' else ''),
+                        {name.replace(': ', '/') + '.c': 'x\n'})
         self.ok('refresh')
-        self.assertEqual(series.read_text(), want.replace('# then', '0003-fix-three.patch\n    drivers/b.c\n# then')
-                         .replace('0003-sge', '0004-sge'))
+        self.ok('tree')
+
+    def rewrite(self, *names):
+        """Commits with these subjects, from the base: 'SUBJECT|PART' asks for a part."""
         self.git('reset', '-q', '--hard', 'base')
-        self.commit('sge: one', {'drivers/sge.c': 'a\n'})
-        self.commit('fix: one', {'drivers/a.c': 'a\n'})
-        self.refused('"fix: one".* of the part fixes but comes after', 'refresh')
+        for n, name in enumerate(names):
+            name, _, part = name.partition('|')
+            self.commit(name + (f'\n\nPart: {part}' if part else ''), {f'fix/{n}.c': name + '\n'})
+
+    def becomes(self, *want):
+        series = (self.top / 'patches/series').read_text()
+        self.ok('refresh')
+        self.assertEqual([p.replace('.patch', '') for p in self.patches()], list(want))
+        self.assertEqual((self.top / 'patches/series').read_text(), series)
+        self.ok('tree')
+
+    def test_asked_for(self):
+        self.assertEqual(self.patches(), ['fixes/0001-fix-one.patch', 'fixes/0002-fix-two.patch',
+                                          'sge/0001-sge-one.patch', 'sge/0002-sge-two.patch'])
+        text = (self.top / 'patches/sge/0001-sge-one.patch').read_text()
+        self.assertEqual(text, 'Subject: sge: one\n\nWhy.\n\nFixes: x\n\n---\nNew file: sge/one.c\n')
+        self.assertEqual(self.git('log', '-1', '--format=%b', 'HEAD~1'), 'Why.\n\nFixes: x')
+        self.becomes('fixes/0001-fix-one', 'fixes/0002-fix-two', 'sge/0001-sge-one', 'sge/0002-sge-two')
+
+    def test_new_one_follows(self):
+        before = self.stored()
+        self.rewrite('fix: one', 'fix: two', 'new', 'sge: one', 'newer', 'sge: two', 'newest')
+        self.becomes('fixes/0001-fix-one', 'fixes/0002-fix-two', 'fixes/0003-new',
+                     'sge/0001-sge-one', 'sge/0002-newer', 'sge/0003-sge-two', 'sge/0004-newest')
+        self.rewrite('fix: zero', 'fix: one', 'fix: two', 'sge: one', 'sge: two')
+        self.becomes('fixes/0001-fix-zero', 'fixes/0002-fix-one', 'fixes/0003-fix-two',
+                     'sge/0001-sge-one', 'sge/0002-sge-two')
+        self.assertEqual([n for n in before if n.startswith('patches/sge')],
+                         [n for n in self.stored() if n.startswith('patches/sge')])
+
+    def test_reworded(self):
+        self.rewrite('1', '2', 'sge: first', 'sge: two')
+        self.becomes('fixes/0001-1', 'fixes/0002-2', 'sge/0001-sge-first', 'sge/0002-sge-two')
+        self.rewrite('1', '2', '3', 'sge: two')
+        self.becomes('fixes/0001-1', 'fixes/0002-2', 'sge/0001-3', 'sge/0002-sge-two')
+
+    def test_moved_commit(self):
+        self.rewrite('fix: one', 'sge: one', 'fix: two', 'sge: two')
+        self.refused('"fix: two" is of the part fixes but comes after one of sge: move it, '
+                     'or end its message with "Part: sge"', 'refresh')
+        self.rewrite('fix: one', 'sge: one', 'fix: two|sge', 'sge: two')
+        self.becomes('fixes/0001-fix-one', 'sge/0001-sge-one', 'sge/0002-fix-two', 'sge/0003-sge-two')
+        self.rewrite('fix: one|typo')
+        self.refused('"fix: one" asks for the part typo, which patches/series does not name', 'refresh')
+
+    def test_new_part(self):
+        self.store({'patches/series': 'fixes\nmore\nsge\n', 'patches/more/cover': 'More\n\nText\n\nTree: x\n'})
+        self.rewrite('fix: one', 'fix: two|more', 'another', 'sge: one', 'sge: two')
+        self.becomes('fixes/0001-fix-one', 'more/0001-fix-two', 'more/0002-another',
+                     'sge/0001-sge-one', 'sge/0002-sge-two')
+
+    def test_moved_patch_files(self):
+        self.store({'patches/series': 'fixes\nsge\ntests\n', 'patches/tests/cover': 'Tests\n\nText\n\nTree: x\n'})
+        head = self.git('rev-parse', 'HEAD')
+        self.move('sge/0002-sge-two.patch', 'tests/0002-sge-two.patch')
+        self.move('fixes/0002-fix-two.patch', 'sge/0000-fix-two.patch')
+        self.becomes('fixes/0001-fix-one', 'sge/0001-fix-two', 'sge/0002-sge-one', 'tests/0001-sge-two')
+        self.assertEqual(self.git('rev-parse', 'HEAD'), head)
+        # In another order, which only make tree can tell
+        self.move('fixes/0001-fix-one.patch', 'tests/0000-fix-one.patch')
+        self.ok('tree')
+        self.becomes('sge/0001-fix-two', 'sge/0002-sge-one', 'tests/0001-fix-one', 'tests/0002-sge-two')
+        self.assertEqual(self.git('log', '--format=%s', 'base..'), 'sge: two\nfix: one\nsge: one\nfix: two')
+
+    def test_no_part_yet(self):
+        shutil.rmtree(self.top / 'patches')
+        self.refused('names no part', 'refresh', '--force')
 
 
 class Refusals(Case):
@@ -244,8 +327,8 @@ class Refusals(Case):
 
     def test_untracked_in_the_way(self):
         self.write({'drivers/three.c': 'mine\n'})
-        with (self.top / 'patches/series').open('a') as f:
-            f.write('    drivers/three.c\n')
+        patch = self.top / 'patches/fixes/0002-a-two.patch'
+        patch.write_text(patch.read_text() + 'New file: drivers/three.c\n')
         (self.top / 'drivers/three.c').write_text('theirs\n')
         self.refused('git checkout: .*overwritten.*drivers/three.c', 'tree')
 
@@ -331,36 +414,48 @@ class Refusals(Case):
         self.assertEqual((self.top / 'drivers/two.c').read_text(), 'two\n')
 
     def test_does_not_apply(self):
-        patch = self.top / 'patches/0001-a-one.patch'
+        patch = self.top / 'patches/fixes/0001-a-one.patch'
         text = patch.read_text()
         patch.write_text(text.replace(' line 8', ' line eight'))
-        self.refused('patches/0001-a-one.patch does not apply: drivers/a.c:7', 'tree')
+        self.refused('patches/fixes/0001-a-one.patch does not apply: drivers/a.c:7', 'tree')
         patch.write_text(text.replace('drivers/a.c', 'drivers/absent.c'))
-        self.refused('patches/0001-a-one.patch does not apply: drivers/absent.c', 'tree')
+        self.refused('patches/fixes/0001-a-one.patch does not apply: drivers/absent.c', 'tree')
         patch.write_text(text[:-20])
-        self.refused('patches/0001-a-one.patch does not apply: ', 'tree')
+        self.refused('patches/fixes/0001-a-one.patch does not apply: ', 'tree')
         patch.write_text(text)
         self.ok('tree')
 
     def test_series_file(self):
-        series = self.top / 'patches/series'
-        text = series.read_text()
-        for line, why in (('0009-x.patch', '0009-x.patch: no such file'), ('x.cover', 'x.cover: no such file'),
-                          ('    drivers/x.c', 'drivers/x.c: no such file'), ('0001-a-one.patch', 'listed twice'),
-                          ('    drivers/two.c', 'listed twice'), ('series', 'neither')):
-            series.write_text(text + line + '\n')
+        for text, why in (('fixes\nx\n', 'x: no file patches/x/cover'),
+                          ('fixes\nsge\nfixes\n', 'fixes is listed twice'),
+                          ('fixes.cover\n', 'fixes.cover: no name of a part'), ('../x\n', 'no name of a part'),
+                          ('fixes sge\n', 'no name of a part'),
+                          ('sge\nfixes\n', 'patches/sge/cover: it needs fixes, which is no part before it'),
+                          ('sge\n', 'patches/sge/cover: it needs fixes, which is no part before it')):
+            self.store({'patches/series': text})
+            for command in 'tree', 'refresh', 'series':
+                self.refused(why, command)
+        self.store({'patches/series': 'fixes\n'})
+        for file in 'sge/0001-a-one.patch', '0001-a-one.patch':
+            self.move('fixes/0001-a-one.patch', file)
+            self.refused(f'patches/{file} is in no part that patches/series names', 'tree')
+            self.move(file, 'fixes/0001-a-one.patch')
+        self.ok('tree')
+
+    def test_new_files(self):
+        patch = self.top / 'patches/fixes/0002-a-two.patch'
+        text = patch.read_text()
+        self.store({'drivers/a.c': 'x\n'})
+        for file, why in (('drivers/x.c', 'drivers/x.c: no such file'), ('patches/x', 'belongs to this repository'),
+                          ('drivers/a.c', 'drivers/a.c is listed as a new file, but Linux has it')):
+            patch.write_text(text + f'New file: {file}\n')
             self.refused(why, 'tree')
-            self.refused(why, 'refresh')
-        series.write_text('0001-a-one.patch\nfixes.cover\n')
-        self.refused('before the first part', 'tree')
-        series.write_text('    drivers/two.c\n')
-        self.refused('before the first patch', 'tree')
-        (self.top / 'drivers/a.c').write_text('x\n')
-        series.write_text(text + '    drivers/a.c\n')
-        self.refused('drivers/a.c is listed as a new file, but Linux has it', 'tree')
+        patch.write_text(text)
+        (self.top / 'patches/fixes/0003-x.patch').write_text(text)
+        self.refused('patches/fixes/0003-x.patch: drivers/two.c is new in another patch, too', 'tree')
 
     def test_patch_file(self):
-        patch = self.top / 'patches/0001-a-one.patch'
+        patch = self.top / 'patches/fixes/0001-a-one.patch'
         text = patch.read_text()
         for bad, why in ((text.replace('Subject: ', 'Re: '), 'not of the form'), ('Subject: x\n\n', 'not of the form'),
                          ('Subject: x\n\n---\n', 'changes nothing')):
@@ -382,25 +477,31 @@ class Mails(Case):
         self.parts()
         self.odd_commits()
         self.ok('refresh')
-        series = self.top / 'patches/series'
-        lines = [line for line in series.read_text().splitlines() if line != 'sge.cover']
-        lines.insert(lines.index('0004-a-gone.patch'), 'sge.cover')
-        series.write_text('\n'.join(lines) + '\n')
+        for n in 4, 5, 6:
+            file = self.patches('fixes')[-1]
+            self.move(file, file.replace('fixes', 'sge'))
         self.ok('tree')
+
+    def am(self, base, *parts):
+        """The mails of these parts on top of base, by git am; their trees."""
+        clone = self.tmp / 'clone'
+        shutil.rmtree(clone, ignore_errors=True)
+        self.git('clone', '-q', str(self.linux), str(clone), cwd=self.tmp)
+        self.git('checkout', '-q', '-B', 'x', base, cwd=clone)
+        for part in parts:
+            self.git('am', '-q', *map(str, sorted((self.top / 'out' / part).iterdir())[1:]), cwd=clone)
+        return clone
 
     def test_git_am_gives_the_tree(self):
         self.ok('series')
-        fixes, sge = (sorted((self.top / 'out' / part).iterdir()) for part in ('fixes', 'sge'))
-        self.assertEqual((len(fixes), len(sge)), (4, 4))
-        clone = self.tmp / 'clone'
-        self.git('clone', '-q', '-b', 'base', str(self.linux), str(clone), cwd=self.tmp)
-        for mails in fixes, sge:
-            self.git('am', '-q', *map(str, mails[1:]), cwd=clone)
+        self.assertEqual({p.name: len(list(p.iterdir())) for p in (self.top / 'out').iterdir()}, {'fixes': 4, 'sge': 4})
+        clone = self.am('base', 'fixes', 'sge')
         self.assertEqual(self.git('log', '--format=%T', 'base..', cwd=clone), self.git('log', '--format=%T', 'base..'))
         self.assertEqual(set(self.git('log', '--format=%an %ae', 'base..', cwd=clone).split('\n')),
                          {'Test Er tester@example.org'})
         self.assertRegex(self.git('log', '-1', '--format=%B', 'HEAD~5', cwd=clone),
-                         r'\nFixes: 012345678901 \("x"\)\nSigned-off-by: Test Er <tester@example.org>\Z')
+                         r'\nFixes: 012345678901 \("x"\)\nCc: stable@vger.kernel.org # 9.0\n'
+                         r'Signed-off-by: Test Er <tester@example.org>\Z')
         self.assertEqual(self.git('log', '--format=%s', 'base..', cwd=clone), self.git('log', '--format=%s', 'base..'))
 
     def test_headers(self):
@@ -408,20 +509,48 @@ class Mails(Case):
         mails = sorted((self.top / 'out/sge').iterdir())
         self.assertEqual([m.name[:8] for m in mails], [f'v2-000{n}-' for n in range(4)])
         for mail in mails:
-            head = mail.read_text().partition('\n\n')[0]
-            self.assertRegex(head, r'\[PATCH v2 \d/3\]')
+            head = mail.read_text('utf-8').partition('\n\n')[0]
+            self.assertRegex(head, r'\[PATCH net v2 \d/3\]')
             self.assertIn('\nTo: Ann Maintainer <ann@example.org>', head)
             self.assertIn('\nCc: =?utf-8?', head)
             self.assertIn('<zoe@example.org>,\n    list@example.org', head)
-        cover = mails[0].read_text()
-        self.assertIn('\n\nWhy: größer.\n\nTest Er (3):\n', cover)
+        cover = mails[0].read_text('utf-8')
+        self.assertIn('\n\nWhy: größer.\n\nTree: net\nNeeds: "Fixes" (fixes)\n\nTest Er (3):\n', cover)
         self.assertIn('Content-Transfer-Encoding: 8bit', cover.partition('\n\n')[0])
         self.assertIn('=?utf-8?', cover.partition('Subject:')[2].partition('\n')[0])
         self.assertRegex(cover, r'\n 5 files changed, ')
         self.assertNotIn('***', cover)
-        self.assertRegex(cover, 'base-commit: ' + self.git('rev-parse', 'base'))
         reply = '\nIn-Reply-To: ' + cover.partition('Message-Id: ')[2].partition('\n')[0]
-        self.assertIn(reply.lower(), mails[1].read_text().lower())
+        self.assertIn(reply.lower(), mails[1].read_text('utf-8').lower())
+        fixes = next((self.top / 'out/fixes').glob('*cover*')).read_text('utf-8')
+        self.assertIn('[PATCH v2 0/3] Fixes\n', fixes)
+        self.assertIn('\nTree: some (for-next)\n\n', fixes)
+
+    def test_base_note(self):
+        def note(part):
+            return next((self.top / 'out' / part).glob('*cover*')).read_text('utf-8').split('files changed')[1]
+        self.ok('series')
+        self.assertIn('\nbase: Linux 9.1.3 (v9.1.3 of the stable tree)\n', note('fixes'))
+        self.assertNotIn('prerequisite', note('fixes'))
+        # "a: one"; git patch-id and git format-patch differ over files without a newline
+        first = self.git('-c', 'diff.noprefix=false', '-c', 'diff.context=3', 'show', '--format=', 'HEAD~5')
+        patch_id = self.git('patch-id', '--stable', input=first + '\n').split()[0]
+        self.assertEqual(note('sge').count('\nprerequisite-patch-id: '), 3)
+        self.assertIn(f'\nprerequisite-patch-id: {patch_id}\n', note('sge'))
+        self.git('config', 'harness.commit', '0123456789' * 4)
+        self.ok('series')
+        for part in 'fixes', 'sge':
+            self.assertIn('\nbase-commit: ' + '0123456789' * 4 + '\n', note(part))
+            self.assertNotIn(self.git('rev-parse', 'base'), note(part))
+
+    def test_another_locale(self):
+        def mails():
+            return [re.sub(rb'(?im)^(Message-Id|In-Reply-To|References|Date|From [0-9a-f]+)\b.*', b'', f.read_bytes())
+                    for f in sorted((self.top / 'out').rglob('*.patch'))]
+        self.ok('series')
+        want = mails()
+        self.ok('series', LC_ALL='POSIX', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', LANGUAGE='de')
+        self.assertEqual(mails(), want)
 
     def test_no_identity(self):
         (self.tmp / 'gitconfig').write_text('')
@@ -429,21 +558,81 @@ class Mails(Case):
 
     def test_refusals(self):
         self.refused('the version is a number', 'series', V='two')
-        cover = self.top / 'patches/sge.cover'
-        cover.write_text('only a subject\n')
-        self.refused('patches/sge.cover: not of the form', 'series')
+        cover = self.top / 'patches/sge/cover'
+        for text in ('only a subject\n\nTree: x\n', 'Subject\n\nText\n', 'Subject\nText\n\nTree: x\n',
+                     'Subject\n\nText\n\nTree: x\nTree: y\n', 'Subject\n\nText\n\nTree:\n'):
+            cover.write_text(text)
+            self.refused('patches/sge/cover: not of the form', 'series')
         (self.linux / 'scripts/get_maintainer.pl').unlink()
-        cover.write_text('Subject\n\nText\n')
+        cover.write_text('Subject\n\nText\n\nTree: x\nNeeds: fixes\n')
         self.refused('get_maintainer.pl: No such file', 'series')
+
+    def test_too_many(self):
+        for n in range(13):
+            self.store({f'patches/fixes/{n + 10:04}-x.patch': f'Subject: x {n}\n\n---\nNew file: drivers/x{n}.c\n',
+                        f'drivers/x{n}.c': 'x\n'})
+        self.refused('patches/fixes has 16 patches, and a part has 15 or fewer', 'series')
 
     def test_body_that_git_am_cuts(self):
         for line in '---', 'diff --git a/x b/x', 'Index: x', 'From x Mon Sep 17 00:00:00 2001':
-            patch = self.top / 'patches/0006-a-empty-file-filled.patch'
+            patch = self.top / 'patches/sge/0006-a-empty-file-filled.patch'
             text = patch.read_text()
             patch.write_text(text.replace('back\n', (' ---' if line == '---' else line) + '\n'))
             self.ok('tree')
             self.refused('git am would end the message', 'series')
             patch.write_text(text)
+
+
+class Stacks(Case):
+    """Parts that need some of those before them."""
+
+    def prepare(self):
+        super().prepare()
+        self.store({'patches/series': 'fix\nother\ncore\nblock\nempty\n'})
+        for part, needs in (('fix', ()), ('other', ()), ('core', ['fix']), ('block', ['core']), ('empty', ())):
+            self.store({f'patches/{part}/cover': f'{part}: all\n\nText.\n\nTree: {part}\n'
+                        + ''.join(f'Needs: {need}\n' for need in needs)})
+        for part, line in ('fix', 5), ('other', 30), ('core', 6), ('core', 7), ('block', 20):
+            self.commit(f'{part}: line {line}\n\nPart: {part}\n',
+                        {'drivers/a.c': self.read('drivers/a.c').replace(f'line {line}\n', f'{line}\n{line}\n'),
+                         f'drivers/{part}{line}.h': 'x\n'})
+        self.ok('refresh')
+        self.ok('tree')
+
+    am = Mails.am
+
+    def test_git_am_on_what_it_needs(self):
+        out = self.ok('series')
+        self.assertEqual(out, 'out/fix: 1 patches and a cover letter\nout/other: 1 patches and a cover letter\n'
+                         'out/core: 2 patches and a cover letter\nout/block: 1 patches and a cover letter\n')
+        for part, needs in ('fix', ()), ('other', ()), ('core', ['fix']), ('block', ['fix', 'core']):
+            clone = self.am('base', *needs)
+            self.git('tag', 'below', cwd=clone)
+            # Exactly: git am takes other line numbers, too
+            for mail in sorted((self.top / 'out' / part).iterdir())[1:]:
+                self.assertNotIn('offset', self.git('apply', '--check', '-v', str(mail), cwd=clone))
+                self.git('am', '-q', str(mail), cwd=clone)
+            subjects = self.git('log', '--format=%s', '--reverse', 'base..', cwd=clone).split('\n')
+            self.assertEqual([line.split(':')[0] for line in subjects],
+                             [name for name in [*needs, part] for _ in range(1 + (name == 'core'))])
+            cover = next((self.top / 'out' / part).glob('*cover*')).read_text('utf-8')
+            self.assertEqual(cover.count('prerequisite-patch-id'), {'core': 1, 'block': 3}.get(part, 0))
+        # What has been made is known
+        before = self.git('count-objects')
+        self.ok('series')
+        made = int(self.git('count-objects').split()[0]) - int(before.split()[0])
+        self.assertLessEqual(made, 5)       # the commits that carry the sign-off
+
+    def test_need_that_is_not_stated(self):
+        cover = self.top / 'patches/core/cover'
+        text = cover.read_text()
+        cover.write_text(text.replace('Needs: fix', 'Needs: other'))
+        self.ok('tree')
+        self.refused(r'patches/core/0001-core-line-6.patch does not apply on what the part core needs '
+                     r'\(Linux 9.1.3, other\): drivers/a.c:\d+', 'series')
+        cover.write_text(text.replace('Needs: fix\n', ''))
+        self.refused(r'patches/core/0001-core-line-6.patch does not apply on what the part core needs '
+                     r'\(Linux 9.1.3\): drivers/a.c:\d+', 'series')
 
 
 class Base(unittest.TestCase):
