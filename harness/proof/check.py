@@ -156,6 +156,11 @@ def series_words(text):
     return [word for line in text.splitlines() for word in line.split("#")[0].split()]
 
 
+def new_files(text):
+    """What a patch file says it brings."""
+    return re.findall(r"^New file: (.*)$", text.partition("\n---\n")[2], re.M)
+
+
 def is_shell(path):
     if path.suffix == ".sh":
         return True
@@ -255,14 +260,17 @@ def scripts(series, progress):
         except SyntaxError as e:
             problems.append(f"{f.relative_to(TOP)}:{e.lineno}: {e.msg}")
     listed = TOP / "patches/series"
-    words = series_words(listed.read_text()) if listed.exists() else []
-    for word in words:
-        if not (TOP / "patches" / word).is_file() and not (TOP / word).is_file():
-            problems.append(f"patches/series: {word} does not exist")
-    for patch in sorted((TOP / "patches").glob("*.patch")):
-        if patch.name not in words:
-            problems.append(f"{patch.relative_to(TOP)} is not in patches/series")
-    return problems, f"{len(shell)} shell, {len(python)} Python, {len(words)} names in the series"
+    parts = series_words(listed.read_text()) if listed.exists() else []
+    problems += [f"patches/series: there is no patches/{part}/cover" for part in parts
+                 if not (TOP / "patches" / part / "cover").is_file()]
+    patches = sorted((TOP / "patches").rglob("*.patch"))
+    for patch in patches:
+        name = patch.relative_to(TOP)
+        if patch.parent.parent != listed.parent or patch.parent.name not in parts:
+            problems.append(f"{name} is in no part that patches/series names")
+        problems += [f"{name}: {new} does not exist" for new in new_files(patch.read_text())
+                     if not (TOP / new).is_file()]
+    return problems, f"{len(shell)} shell, {len(python)} Python, {len(patches)} patches in {len(parts)} parts"
 
 
 def codespell():

@@ -114,8 +114,11 @@ class Pure(unittest.TestCase):
         self.assertEqual(check.uncompiled(out), {"d/a.o"})
 
     def test_series_words(self):
-        self.assertEqual(check.series_words("# c\nsge.cover\n1.patch # x\n    a/b.c\n"),
-                         ["sge.cover", "1.patch", "a/b.c"])
+        self.assertEqual(check.series_words("# c\nfixes\n\nsge # x\n"), ["fixes", "sge"])
+
+    def test_new_files(self):
+        text = "Subject: x\n\nNew file: no\n\n---\nNew file: a/b.c\nNew file: a/c.c\ndiff --git a/x b/x\n+New file: no\n"
+        self.assertEqual(check.new_files(text), ["a/b.c", "a/c.c"])
 
 
 class Toy(unittest.TestCase):
@@ -315,14 +318,17 @@ class Toy(unittest.TestCase):
         self.assertIn("no CONFIG_WERROR=y", self.check("builds", status=1))
 
     def test_scripts(self):
-        self.write(self.top, {"patches/series": "1.patch\n", "patches/1.patch": "x",
+        patch = "Subject: x\n\n---\nNew file: core/none.c\n"
+        self.write(self.top, {"patches/series": "a\n", "patches/a/1.patch": patch, "core/none.c": "x", "patches/a/cover": "x",
                               "good.sh": "#!/bin/sh\ntrue\n"})
         self.check("scripts", status=0)
-        self.write(self.top, {"patches/series": "2.patch\n    core/none.c\n",
+        (self.top / "core/none.c").unlink()
+        self.write(self.top, {"patches/series": "a\nb\n", "patches/c/2.patch": patch, "patches/3.patch": patch,
                               "bad": "#!/bin/sh\necho $1\n", "bad.py": "def :\n"})
         out = self.check("scripts", status=1)
-        for words in ("2.patch does not exist", "core/none.c does not exist", "bad.py:1: ",
-                      "patches/1.patch is not in patches/series", "SC2086"):
+        for words in ("there is no patches/b/cover", "patches/a/1.patch: core/none.c does not exist", "bad.py:1: ",
+                      "patches/c/2.patch is in no part that patches/series names",
+                      "patches/3.patch is in no part that patches/series names", "SC2086"):
             self.assertIn(words, out)
 
     def test_missing_tool(self):
