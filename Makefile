@@ -20,7 +20,8 @@ demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
 	@harness/proof/demo.py
 test: tree ## every test (AGAIN=1: also what has passed and is unchanged)
 	@harness/proof/test.py
-check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, every commit builds
+check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, other compilers, every commit builds
+	@harness/tree/setup check
 	@harness/proof/check.py
 bench: tree ## stock against series, as ratios
 	@harness/measure/bench.py

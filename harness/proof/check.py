@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What reviewers run, on every commit of the series. Ends in one summary line.
 
-Messages of sparse, coccicheck and kernel-doc count only where the base does
-not have them too. What passed is remembered in build/check, keyed by content.
+Messages of sparse, coccicheck, kernel-doc and other compilers count only where
+the base does not have them too. What passed is remembered in build/check, keyed by content.
 """
 import argparse
 import hashlib
@@ -35,11 +35,34 @@ KNOWN_WORDS = {
     "iif": "a keyword of ip rule",
     "nin": "a variable: how many came in",
 }
-ENV = os.environ | {
+# configuration: ARCH, compiler, and what it has besides ALLMOD
+CROSS = {
+    "arm64-64k": ("arm64", "aarch64-linux-gnu-gcc", ["ARM64_64K_PAGES=y"]),
+    "s390": ("s390", "s390x-linux-gnu-gcc", ["CPU_BIG_ENDIAN=y"]),
+    "arm-lpae": ("arm", "arm-linux-gnueabihf-gcc",
+                 ["ARCH_MULTI_V6=n", "CPU_BIG_ENDIAN=n", "HIGHMEM=y", "ARM_LPAE=y"]),
+    "x86-clang": ("x86_64", "clang-19", []),
+}
+# What differs from allmodconfig everywhere, and why. KASAN, UBSAN, KCOV and GCOV stay on.
+ALLMOD = [
+    "COMPILE_TEST=y",
+    "WERROR=n",            # warnings are compared with those of base
+    "DEBUG_INFO_NONE=y",   # a third of the time; and BTF wants pahole
+    "GCC_PLUGINS=n",       # want the headers of each compiler, one more package
+    "MODVERSIONS=n",       # time: each file with an export is read twice
+    "RUST=n",              # where there is a rustc, prepare would compile its core library
+]
+# What Kconfig ties to x86-64: the other configurations of CROSS are not asked for it.
+X86_ONLY = ("drivers/infiniband/hw/hfi1/", "drivers/infiniband/sw/rdmavt/")
+OURS = {
     "LC_ALL": "C", "CCACHE_NOHASHDIR": "1", "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
     "KBUILD_BUILD_USER": "harness", "KBUILD_BUILD_HOST": "harness",
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
 }
+ENV = os.environ | OURS
+# Kbuild and compilers take orders from dozens of variables (LLVM, KCFLAGS, CPATH, ...).
+MAKE_ENV = {name: value for name, value in os.environ.items() if name.startswith("CCACHE_")
+            or name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")} | OURS
 TTY = sys.stdout.isatty()
 
 
@@ -102,7 +125,7 @@ def run(cmd, cwd, progress=None, env=None, text=None):
                     progress.live(line.strip())
             return proc.wait(), "".join(lines)
     except FileNotFoundError as e:
-        raise Problem(f"{e.filename} is not installed: run make setup") from None
+        raise Problem(f"{e.filename} is not installed: run harness/tree/setup check") from None
 
 
 def must(cmd, cwd, progress=None):
@@ -126,12 +149,12 @@ def first_error(out):
 MESSAGE = re.compile(r"^(?:\w+: )?(?:\.\./)*([\w./+-]+):\d+(?::[\d-]+)?:?\s+(.*)")
 
 
-def messages(out, files):
+def messages(out, files=None):
     """Messages about these files, without line numbers: {(file, message): [lines]}."""
     found = {}
     for line in out.splitlines():
         match = MESSAGE.match(line)
-        if match and match[1] in files:
+        if match and (files is None or match[1] in files):
             key = match[1], re.sub(r"\bline \d+", "line", match[2])
             found.setdefault(key, []).append(line)
     return found
@@ -405,6 +428,101 @@ def sparse(series, progress):
     return problems + new_messages(messages(before, files), messages(after, files)), f"{len(wanted)} files"
 
 
+class Cross:
+    """One configuration of CROSS, in one tree."""
+
+    def __init__(self, name, tree, progress):
+        self.arch, self.compiler, options = CROSS[name]
+        self.options = [f"CONFIG_{option}" for option in ALLMOD + options]
+        self.name, self.tree, self.progress = name, tree, progress
+        self.out = tree / f"build-{name}"
+        prefix, _, version = self.compiler.partition("clang")
+        self.args = [f"ARCH={self.arch}", f"O={self.out.name}", "W=1", "HOSTCC=ccache gcc",
+                     f"LLVM={version}", f"CROSS_COMPILE={prefix.removesuffix('gcc')}",
+                     f"CC=ccache {self.compiler}"]
+
+    def make(self, *args):
+        return run(["make", f"-j{CPUS}", *self.args, *args], self.tree, self.progress, MAKE_ENV)
+
+    def prepare(self):
+        """Configure, and make what is made before the first object."""
+        self.progress.begin(f"{self.tree.name}, {self.name}: headers")
+        save(self.out / "harness.config", "".join(f"{option}\n" for option in self.options))
+        for args in ["KCONFIG_ALLCONFIG=harness.config", "allmodconfig"], ["prepare"]:
+            status, out = self.make(*args)
+            if status:
+                raise Problem(f"{self.tree.name}: {first_error(out)}")
+        config = (self.out / ".config").read_text().splitlines()
+        for option in self.options:
+            on = re.fullmatch(r"(\w+)=n", option)
+            if any(line.startswith(f"{on[1]}=") for line in config) if on else option not in config:
+                raise Problem(f"{self.tree.name}: Kconfig does not take {option}")
+
+    def compile(self, objects):
+        """The output, what has no rule to make it, and what does not compile."""
+        self.prepare()
+        self.progress.begin(f"{self.tree.name}, {self.name}: {len(objects)} files")
+        for o in objects:
+            # Make is silent about objects that it has not to make again.
+            (self.out / o).unlink(missing_ok=True)
+        out = self.make("-k", *objects)[1]
+        missing = {o for o in objects if not (self.out / o).exists()}
+        left = missing & uncompiled(out)
+        return out, sorted(left), sorted(missing - left)
+
+
+def cross(series, progress):
+    """Other architectures and another compiler, from allmodconfig, with W=1."""
+    wanted = series.objects(series.touched)
+    if not wanted:
+        raise Skip("no C file touched")
+
+    def look(name, tree, commit):
+        config = Cross(name, tree, progress)
+        objects = [o for o in wanted if (tree / (o[:-1] + "c")).is_file()
+                   and (config.arch == "x86_64" or not o.startswith(X86_ONLY))]
+        if not objects:
+            return "", [], [], 0
+        cache = series.state / "cross" / digest(
+            series.git("rev-parse", commit + "^{tree}"), must([config.compiler, "--version"], TOP),
+            *config.options, *config.args, *objects)
+        if cache.exists():
+            return json.loads(cache.read_text())
+        out, left, broken = config.compile(objects)
+        result = [out, left, broken, len(objects) - len(left) - len(broken)]
+        if not broken:
+            save(cache, json.dumps(result))
+        return result
+
+    problems, counts = {}, []
+    for name in CROSS:
+        try:
+            out, left, broken, count = look(name, series.tree, "HEAD")
+            found, old, was_broken = warnings(out), {}, []
+            if found or broken:
+                stock = series.worktree("stock", series.base, progress)
+                before, _, was_broken, _ = look(name, stock, series.base)
+                old = warnings(before)
+            new = [f"{o[:-1]}c: Kconfig leaves it out" for o in left]
+            new += [f"{o[:-1]}c: does not compile" for o in broken if o not in was_broken]
+            new += new_messages(old, found)
+            same = len(set(broken) & set(was_broken))
+            counts.append(f"{name} {count}" + (f" ({same} broken, as in base)" if same else ""))
+        except Problem as e:
+            new = [str(e)]
+        for problem in new:
+            problems.setdefault(problem, []).append(name)
+    return ([f"{problem} ({', '.join(names)})" for problem, names in problems.items()],
+            f"{len(wanted)} files: {', '.join(counts)}")
+
+
+def warnings(out):
+    """Those of compilers, of kernel-doc and of objtool, in any file; each place counts once."""
+    out = re.sub(r"^([\w./+-]+\.o): (\w+: objtool: [\w.]+)(\+0x\w+)?", r"\1:1: \2", out, flags=re.M)
+    return {(file, message): sorted(set(lines)) for (file, message), lines in messages(out).items()
+            if not message.startswith("note: ")}
+
+
 def coccicheck(series, progress):
     files = [f for f in series.touched if f.endswith((".c", ".h")) and not f.startswith(NOT_KERNEL)]
     if not files:
@@ -531,7 +649,8 @@ def boot(series, tree, progress):
 
 
 STEPS = {"scripts": scripts, "checkpatch": checkpatch, "kernel-doc": kernel_doc,
-         "htmldocs": htmldocs, "sparse": sparse, "coccicheck": coccicheck, "builds": builds}
+         "htmldocs": htmldocs, "sparse": sparse, "cross": cross, "coccicheck": coccicheck,
+         "builds": builds}
 
 
 def main():

@@ -15,19 +15,28 @@ from proof import check  # noqa: E402
 
 # UML compiles core/, x86 compiles hw/, neither compiles odd/. An object lands
 # under $(O); SPARSE in a source is what sparse would say, BROKEN breaks it.
+# Cross compilers compile both, and by no other than clang what is of x86 only.
 MAKEFILE = r"""
 MAKEFLAGS += -r
 dirs := $(if $(filter um,$(ARCH)),core,hw drivers) $(shell cat $(O)/.config | grep -x odd)
-objs := $(patsubst %.c,%.o,$(shell find $(dirs) -name '*.c'))
+cross := $(filter-out gcc,$(lastword $(CC)))
+objs := $(patsubst %.c,%.o,$(if $(cross),\
+	$(shell find core hw drivers -name '*.c' $(if $(filter x86_64,$(ARCH)),,! -path '*/hfi1/*')),\
+	$(shell find $(dirs) -name '*.c')))
 all: $(objs)
 	@test $(ARCH) = x86_64 || test -f core/a.c || test -f $(O)/core/a.o || \
 		{ echo "core/a.c: error: gone" >&2; exit 1; }
 $(objs): %.o: %.c FORCE
-	@mkdir -p $(dir $(O)/$@) && cp $< $(O)/$@
 	@if grep -q BROKEN $<; then echo "../other.h:7:1: error: BROKEN" >&2; exit 1; fi
+	@mkdir -p $(dir $(O)/$@) && $(if $(cross),{ test -f $(O)/$@ || \
+		$(CC) $(if $(W),-Wextra) -o $(O)/$@ ../$<; },cp $< $(O)/$@)
 	@$(if $(C),grep -n SPARSE $< | sed 's|\([0-9]*\):.*SPARSE|../$<:\1:9: warning:|' >&2; true)
 drivers/infiniband/%/: FORCE
 	@if grep -rq BROKEN include; then echo "include: error: BROKEN header" >&2; exit 1; fi
+allmodconfig:
+	@grep -v -e =n -e "$$(cat lost 2>/dev/null || echo nothing)" $(O)/$(KCONFIG_ALLCONFIG) >$(O)/.config
+prepare:
+	@if test -e unprepared; then echo "fixdep: error: unprepared" >&2; exit 1; fi
 htmldocs:
 	@out=$(O)/Documentation/output/$(SPHINXDIRS) && mkdir -p $$out && \
 	for f in Documentation/$(SPHINXDIRS)/*.rst; do \
@@ -72,6 +81,20 @@ FILES = {
         coccilib.report.print_report(p[0], "WARNING: a bad call")
         """,
 }
+# Each of CROSS, by its name: NOISE is what it warns of, with -Wextra.
+COMPILER = """\
+    #!/bin/sh
+    echo "${0##*/} LANG=$LANG KCFLAGS=$KCFLAGS LLVM=$LLVM $*" >>"${0%/*}/../compiled"
+    case $* in *--version) cat "${0%/*}/../version"; exit;; esac
+    src=${4#../}
+    test -e "$src" || exit 1
+    if [ "$1" = -Wextra ]; then
+        grep -n NOISE "$src" | sed "s|\\([0-9]*\\):.*NOISE|../$src:\\1:9: warning:|" >&2
+        grep -n "ONLY${0##*/}" "$src" | sed "s|\\([0-9]*\\):.*ONLY|../$src:\\1:9: warning: by |" >&2
+        grep -n INLINED "$src" | sed "s|.*|../include/linux/string.h:7:9: warning: overread|" >&2
+    fi
+    cp "$src" "$3"
+    """
 KERNEL = """\
     #!/usr/bin/env python3
     import pathlib, sys
@@ -131,6 +154,9 @@ class Toy(unittest.TestCase):
                               "harness/guests/guest.py": "#!/bin/sh\n",
                               ".gitignore": "build/\n", "patches/series": ""})
         shutil.copy(check.__file__, self.top / "harness/proof")
+        self.bin = self.top / "build/bin"
+        self.write(self.bin, {"ccache": "#!/bin/sh\nexec \"$@\"\n", "../version": "1\n"} |
+                   {compiler: COMPILER for _, compiler, _ in check.CROSS.values()})
         self.git("init", "-q", cwd=self.top)
         self.tree.mkdir(parents=True)
         self.git("init", "-q", "-b", "series")
@@ -155,23 +181,24 @@ class Toy(unittest.TestCase):
         self.git("add", "-A")
         self.git("commit", "-q", "-m", subject, "-m", "Fixes: 0123456789ab (\"x\")")
 
-    def check(self, *args, status, path=os.environ["PATH"]):
+    def check(self, *args, status, path=None, **env):
+        path = path or f"{self.bin}:{os.environ['PATH']}"
         done = subprocess.run([self.top / "harness/proof/check.py", *args], text=True, cwd="/",
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env=os.environ | {"PATH": path})
+                              env=os.environ | env | {"PATH": path})
         self.assertEqual(done.returncode, status, done.stdout)
         self.assertNotIn("Traceback", done.stdout)
         return done.stdout
 
     def test_empty_series_and_summary(self):
         out = self.check(status=0)
-        self.assertEqual(out.splitlines()[-1], "1 passed, 0 failed, 6 skipped")
+        self.assertEqual(out.splitlines()[-1], "1 passed, 0 failed, 7 skipped")
 
     def test_good_series(self):
         self.commit("one", {"core/new.c": "/** fine */\nint n;\n"})
         self.commit("two", {"hw/b.c": "int b2;\n", "Documentation/x/p.rst": "p\n"})
         out = self.check(status=0)
-        self.assertEqual(out.splitlines()[-1], "7 passed, 0 failed, 0 skipped")
+        self.assertEqual(out.splitlines()[-1], "8 passed, 0 failed, 0 skipped")
 
     def test_one_failure_does_not_stop_the_rest(self):
         self.commit("one", {"core/a.c": "int BAD; // SPARSE new message\n"})
@@ -229,6 +256,90 @@ class Toy(unittest.TestCase):
         out = self.check("sparse", status=1)
         self.assertIn("linux: ../other.h:7:1: error: BROKEN", out)
         self.assertEqual(out.splitlines()[-1], "0 passed, 1 failed, 0 skipped")
+
+    def compiled(self):
+        """What the cross compilers were asked for since the last call, --version aside."""
+        log = self.top / "build/compiled"
+        lines = [line for line in log.read_text().splitlines() if "--version" not in line]
+        log.write_text("")
+        return lines
+
+    def test_cross(self):
+        self.commit("old", {"core/a.c": "int a;\n// NOISE old message\n"})
+        self.git("update-ref", "refs/tags/base", "HEAD")
+        self.commit("one", {"core/a.c": "int a;\nint moved;\n// NOISE old message\n",
+                            "drivers/infiniband/hw/hfi1/h.c": "int h;\n"})
+        out = self.check("cross", status=0)
+        self.assertIn("2 files: arm64-64k 1, s390 1, arm-lpae 1, x86-clang 2", out)
+        self.assertEqual(len(self.compiled()), 5 + 4)
+        self.commit("two", {"hw/b.c": "int b;\n// NOISE new message\n",
+                            "drivers/d.c": "int d;\n// ONLYclang-19\n"})
+        out = self.check("cross", status=1)
+        self.assertIn("../hw/b.c:2:9: warning: new message (arm64-64k, s390, arm-lpae, x86-clang)\n", out)
+        self.assertIn("../drivers/d.c:2:9: warning: by clang-19 (x86-clang)\n", out)
+        self.assertEqual(out.count("warning"), 2)
+
+    def test_cross_warning_from_a_header(self):
+        self.commit("one", {"core/a.c": "int a; // INLINED\n", "hw/b.c": "int b; // INLINED\n"})
+        out = self.check("cross", status=1)
+        self.assertEqual(out.count("    ../include/linux/string.h:7:9: warning: overread"), 1)
+
+    def test_cross_looks_once(self):
+        self.commit("one", {"hw/b.c": "int b;\n// NOISE new message\n"})
+        for calls in (8, 0):
+            self.assertIn("warning: new message", self.check("cross", status=1))
+            self.assertEqual(len(self.compiled()), calls)
+        self.write(self.top, {"build/version": "2\n"})
+        self.check("cross", status=1)
+        self.assertEqual(len(self.compiled()), 8)
+        self.commit("two", {"hw/b.c": "int b2;\n"})
+        self.assertIn("1 files", self.check("cross", status=0))
+        self.assertEqual(len(self.compiled()), 4)  # nothing to compare with base
+
+    def test_cross_speaks_of_objects_that_are_there(self):
+        """An interrupted run leaves objects, of which make has nothing to say any more."""
+        self.commit("one", {"hw/b.c": "int b;\n// NOISE new message\n"})
+        self.check("cross", status=1)
+        shutil.rmtree(self.top / "build/check")
+        self.assertIn("warning: new message", self.check("cross", status=1))
+
+    def test_cross_wants_each_file_compiled(self):
+        self.commit("one", {"odd/c.c": "int c2;\n"})
+        for _ in range(2):
+            self.assertIn("odd/c.c: Kconfig leaves it out (arm64-64k, s390, arm-lpae, x86-clang)",
+                          self.check("cross", status=1))
+
+    def test_cross_does_not_compile(self):
+        self.commit("one", {"core/a.c": "BROKEN\n", "hw/b.c": "int b2;\n"})
+        for _ in range(2):  # it may be the machine, and is not remembered
+            out = self.check("cross", status=1)
+            self.assertIn("core/a.c: does not compile (arm64-64k, s390, arm-lpae, x86-clang)", out)
+            self.assertIn("    ../other.h:7:1: error: BROKEN (arm64-64k, ", out)
+            self.assertNotIn("b.c", out)
+        self.git("update-ref", "refs/tags/base", "HEAD")
+        self.commit("two", {"core/a.c": "BROKEN still\n", "hw/b.c": "int b3; // NOISE new message\n"})
+        out = self.check("cross", status=1)
+        self.assertNotIn("does not compile", out)
+        self.assertIn("warning: new message", out)
+        self.commit("three", {"hw/b.c": "int b3;\n"})
+        self.assertIn("2 files: arm64-64k 1 (1 broken, as in base), s390 1 (", self.check("cross", status=0))
+
+    def test_cross_wants_its_configuration(self):
+        self.commit("one", {"core/a.c": "int a2;\n", "lost": "64K_PAGES"})
+        out = self.check("cross", status=1)
+        self.assertIn("linux: Kconfig does not take CONFIG_ARM64_64K_PAGES=y (arm64-64k)", out)
+        self.assertEqual(out.count("\n    "), 1)
+        self.commit("two", {"lost": "nothing", "unprepared": ""})
+        self.assertIn("linux: fixdep: error: unprepared (arm64-64k, s390, arm-lpae, x86-clang)", self.check("cross", status=1))
+
+    def test_cross_takes_nothing_from_the_environment(self):
+        self.commit("one", {"core/a.c": "int a2;\n"})
+        self.check("cross", status=0, ARCH="um", CROSS_COMPILE="x-", LLVM="1", MAKEFLAGS="n", CC="false",
+                   KCFLAGS="-w", LANG="de_DE.UTF-8", W="", KCONFIG_ALLCONFIG="/dev/null", O="elsewhere")
+        self.assertEqual(sorted(self.compiled()), sorted(
+            f"{compiler} LANG= KCFLAGS= LLVM={'-19' if 'clang' in compiler else ''} "
+            f"-Wextra -o build-{name}/core/a.o ../core/a.c"
+            for name, (_, compiler, _) in check.CROSS.items()))
 
     def test_kernel_doc(self):
         self.commit("one", {"core/new.c": "/** fine */\nint n;\n"})
