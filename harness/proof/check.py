@@ -482,22 +482,22 @@ def cross(series, progress):
         objects = [o for o in wanted if (tree / (o[:-1] + "c")).is_file()
                    and (config.arch == "x86_64" or not o.startswith(X86_ONLY))]
         if not objects:
-            return "", [], [], 0
+            return "", [], [], []
         cache = series.state / "cross" / digest(
             series.git("rev-parse", commit + "^{tree}"), must([config.compiler, "--version"], TOP),
             *config.options, *config.args, *objects)
         if cache.exists():
             return json.loads(cache.read_text())
         out, left, broken = config.compile(objects)
-        result = [out, left, broken, len(objects) - len(left) - len(broken)]
+        result = [out, left, broken, sorted(set(objects) - set(left) - set(broken))]
         if not broken:
             save(cache, json.dumps(result))
         return result
 
-    problems, counts = {}, []
+    problems, counts, compiled = {}, [], set()
     for name in CROSS:
         try:
-            out, left, broken, count = look(name, series.tree, "HEAD")
+            out, left, broken, done = look(name, series.tree, "HEAD")
             found, old, was_broken = warnings(out), {}, []
             if found or broken:
                 stock = series.worktree("stock", series.base, progress)
@@ -507,13 +507,16 @@ def cross(series, progress):
             new += [f"{o[:-1]}c: does not compile" for o in broken if o not in was_broken]
             new += new_messages(old, found)
             same = len(set(broken) & set(was_broken))
-            counts.append(f"{name} {count}" + (f" ({same} broken, as in base)" if same else ""))
+            compiled.update(done)
+            counts.append(f"{name} {len(done)}" + (f" ({same} broken, as in base)" if same else ""))
         except Problem as e:
             new = [str(e)]
         for problem in new:
             problems.setdefault(problem, []).append(name)
-    return ([f"{problem} ({', '.join(names)})" for problem, names in problems.items()],
-            f"{len(wanted)} files: {', '.join(counts)}")
+    problems = [f"{problem} ({', '.join(names)})" for problem, names in problems.items()]
+    if not problems:
+        problems = [f"{o[:-1]}c: no configuration compiles it" for o in wanted if o not in compiled]
+    return problems, f"{len(wanted)} files: {', '.join(counts)}"
 
 
 def warnings(out):
