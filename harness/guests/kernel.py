@@ -82,7 +82,8 @@ def run_main(main):
     try:
         main()
     except OSError as error:
-        die(error)
+        # what fails to be written has lost its name
+        die(f"{error.strerror or error}: {error.filename or TOP / 'build'}")
     except KeyboardInterrupt:
         die("interrupted")
 
