@@ -69,6 +69,9 @@ def environment(**more):
     env = {name: value for name, value in os.environ.items() if KEPT.match(name)}
     if not os.access(env.get("TMPDIR", ""), os.W_OK | os.X_OK):
         env.pop("TMPDIR", None)
+    # ccache writes there
+    if not os.access(env.get("HOME", ""), os.W_OK | os.X_OK):
+        env["HOME"] = str(TOP / "build")
     # depmod is not where users look
     path = f"{env.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
     return env | {"PATH": path, "LC_ALL": "C"} | more

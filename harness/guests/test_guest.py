@@ -24,10 +24,15 @@ HOSTILE = {
 
 class Environment(unittest.TestCase):
     def test_of_the_user(self):
-        mine = {"PATH": "/my/bin", "HOME": "/my", "CCACHE_DIR": "/my/ccache"}
+        mine = {"PATH": "/my/bin", "HOME": "/tmp", "CCACHE_DIR": "/my/ccache"}
         with mock.patch.dict(os.environ, HOSTILE | mine, clear=True):
             env = kernel.environment(X="1")
         self.assertEqual(env, mine | {"PATH": "/my/bin:/usr/sbin:/sbin", "LC_ALL": "C", "X": "1"})
+
+    def test_no_home(self):
+        for home in ({}, {"HOME": "/nowhere"}):
+            with mock.patch.dict(os.environ, home, clear=True):
+                self.assertEqual(kernel.environment()["HOME"], f"{kernel.TOP}/build")
 
     def test_of_a_build(self):
         with mock.patch.dict(os.environ, HOSTILE):
