@@ -294,12 +294,6 @@ class Project:
             todo.pop(0)
         if not todo:
             return result
-        new = {path: patch.file for patch, _ in todo for path in patch.new}
-        if new:
-            old = self.git('ls-tree', '--name-only', '-z', base, '--', *new).decode().split('\0')[0]
-            if old:
-                raise Refuse(f'patches/{new[old]}: {old} is listed as a new file, but Linux has it: '
-                             'it must be a patch')
         index = self.gitdir / 'harness-index'
         index.unlink(missing_ok=True)
         (self.gitdir / 'harness-index.lock').unlink(missing_ok=True)
@@ -321,6 +315,11 @@ class Project:
                 text = p.stderr.decode(errors='replace')
                 where = re.search(r'patch failed: (.*)', text) or re.search(r'error: (.*)', text)
                 raise Refuse(f'patches/{patch.file} does not apply{on}: {where[1] if where else text.strip()}')
+        if patch.new:
+            there = self.git('ls-tree', '--name-only', '-z', parent, '--', *patch.new).decode().split('\0')[0]
+            if there:
+                raise Refuse(f'patches/{patch.file} does not apply{on}: {there} is listed as a new file, '
+                             'but Linux has it: it must be a patch')
         info = b''
         for path, (executable, data) in patch.new.items():
             blob = self.git('hash-object', '-w', '--no-filters', '--stdin', data=data).strip()
@@ -550,7 +549,8 @@ class Project:
                 out.parent.mkdir(exist_ok=True)
                 shutil.rmtree(out, ignore_errors=True)
                 (stage / name).replace(out)
-                print(f'out/{name}: {len(list(out.iterdir())) - 1} patches and a cover letter')
+                count = len(list(out.iterdir())) - 1
+                print(f'out/{name}: {count} patch{"es" * (count > 1)} and a cover letter')
         finally:
             shutil.rmtree(stage)
         self.write_record(self.rev('HEAD'), self.stored(series), commits, stacks)
