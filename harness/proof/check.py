@@ -41,7 +41,8 @@ CROSS = {
     "s390": ("s390", "s390x-linux-gnu-gcc", ["CPU_BIG_ENDIAN=y"]),
     "arm-lpae": ("arm", "arm-linux-gnueabihf-gcc",
                  ["ARCH_MULTI_V6=n", "CPU_BIG_ENDIAN=n", "HIGHMEM=y", "ARM_LPAE=y"]),
-    "x86-clang": ("x86_64", "clang-19", []),
+    # With IBT objtool would wait for the whole module.
+    "x86-clang": ("x86_64", "clang-19", ["X86_KERNEL_IBT=n"]),
 }
 # What differs from allmodconfig everywhere, and why. KASAN, UBSAN, KCOV and GCOV stay on.
 ALLMOD = [
