@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # LINUX_SRC=tree or tarball (base)  ACCEL=kvm (x86 guest)  V=2 (series)  AGAIN=1 (test)
 export LINUX_SRC ACCEL V AGAIN
+# whatever the locale: a text is UTF-8
+export PYTHONUTF8 = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tree refresh series demo test check bench guest-uml guest-x86 clean

@@ -529,7 +529,7 @@ def head(kernels, args):
     compiler = subprocess.run(["gcc", "-dumpfullversion"], text=True, capture_output=True,
                               check=True).stdout.strip()
     return [
-        f"machine: {cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, "
+        f"machine: {cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, "
         f"Linux {platform.release()}",
         f"kernels: gcc {compiler}, no debug options; stock is Linux {version}, series that and "
         f"{patches} patches{dirty}",

@@ -578,7 +578,7 @@ class Project:
                  '--signoff', f'--base={base}', f'--subject-prefix={prefix}',
                  *([f'-v{version}'] if version != '1' else []), commits, env=env)
         first, *rest = sorted(out.iterdir())
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             recipients = list(pool.map(self.recipients, rest))
         for file, (to, cc) in zip(rest, recipients):
             address(file, to, cc)
