@@ -860,7 +860,7 @@ static int loop_map_bvecs(struct loop_buf *buf, enum dma_data_direction dir)
 {
 	struct bvec_iter iter = {
 		.bi_size = buf->len,
-		.bi_bvec_done = buf->sgl[0].offset,
+		.bi_offset = buf->sgl[0].offset,
 	};
 	struct scatterlist *sg;
 	int i;
@@ -869,7 +869,7 @@ static int loop_map_bvecs(struct loop_buf *buf, enum dma_data_direction dir)
 		bvec_set_page(&buf->bvecs[i], sg_page(sg), sg->length,
 			      sg->offset);
 	buf->bvecs[0].bv_offset = 0;
-	buf->bvecs[0].bv_len += iter.bi_bvec_done;
+	buf->bvecs[0].bv_len += iter.bi_offset;
 	return rdma_fill_ib_sge_from_bvec(buf->end->pd, buf->maps,
 					  ARRAY_SIZE(buf->maps), buf->bvecs,
 					  iter, dir);

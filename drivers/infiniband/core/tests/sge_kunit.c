@@ -961,7 +961,7 @@ static void sge_test_bvec_iter(struct kunit *test)
 	struct sge_test *t = test->priv;
 	struct bvec_iter iter = {
 		.bi_idx = 1,
-		.bi_bvec_done = P + 20,
+		.bi_offset = P + 20,
 		.bi_size = 2 * P - 20 + 100 + 7,
 	};
 
