@@ -641,7 +641,7 @@ static void loop_scatter(struct loop_buf *buf, size_t len)
 static struct loop_buf *loop_buf(struct kunit *test, struct loop_end *end,
 				 size_t len, size_t offset, gfp_t gfp)
 {
-	int max = min(end->cap.max_send_sge, end->cap.max_recv_sge);
+	u32 max = min(end->cap.max_send_sge, end->cap.max_recv_sge);
 	struct loop_buf *buf;
 	int nseg = 1;
 
@@ -1157,7 +1157,7 @@ static void loop_test_sges(struct kunit *test)
 	const struct loop_op *param = test->param_value;
 	struct loop *loop = test->priv;
 	struct loop_end *client = &loop->client, *server = &loop->server;
-	int max = min3(client->cap.max_send_sge, server->cap.max_recv_sge,
+	u32 max = min3(client->cap.max_send_sge, server->cap.max_recv_sge,
 		       LOOP_MAX_SGE);
 	const size_t len = 2003;
 	struct loop_buf *near, *far;
