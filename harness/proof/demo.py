@@ -105,7 +105,7 @@ def row(result, device, ulp):
 def demo(kern, device, ulp):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
-    result = guest.run(kern, script(device, ulp), timeout=600, memory=MEMORY, env=ENV,
+    result = guest.run(kern, script(device, ulp), timeout=1800, memory=MEMORY, env=ENV,
                        echo=lambda line: print("  " + line, end="", flush=True)
                        if line.startswith(("ok", "not ok", "#", "Bail")) else None)
     if result.status is None:

@@ -103,6 +103,10 @@ def shown(name, device, settings=""):
 # what is no script
 USERLAND = "userland", 1300, None
 
+# A time limit ends what hangs, and a machine may be this many times as slow as the one
+# that the limits are from.
+SLOW = 3
+
 # kind: (name, time limit in seconds, script, more of the kernel's command line)
 # What may share a guest does: on x86 the boot takes as long as a short test.
 GUEST_TESTS = {
@@ -302,7 +306,7 @@ def guest_test(totals, kern, name, timeout, script, *append):
     if totals.remembers(full, key):
         return
     out = guest.scratch() / f"{kern.kind}-{name}"
-    result = guest.run(kern, script, timeout=timeout, out=out, append=append,
+    result = guest.run(kern, script, timeout=timeout * SLOW, out=out, append=append,
                        env=demo.ENV | ({"GUEST_KMEMLEAK": 1} if "kmemleak=on" in append else {}))
     tests = ktap.parse(result.output)
     passed, failed = list(tests.passed), list(tests.failed)
