@@ -75,6 +75,30 @@ class Differences(unittest.TestCase):
         self.check(["series: did not finish"], problems=(None, "did not finish"))
 
 
+class Complete(unittest.TestCase):
+    OUTPUT = "TAP version 13\n1..2\nok 1 rxe rping\nok 2 rxe a # SKIP no b\n"
+
+    def problem(self, output, why=None):
+        done = mock.Mock(output=output, why=why, dmesg="")
+        with mock.patch.object(userland.guest, "run", return_value=done), \
+                mock.patch.object(userland.guest, "scratch", lambda: pathlib.Path("/scratch")), \
+                mock.patch.object(userland, "suite", lambda: "tests"):
+            kern = mock.Mock(kind="uml")
+            return userland.run(kern, ["rxe", "siw"]).problem
+
+    def test_all_there(self):
+        self.assertIsNone(self.problem(self.OUTPUT + self.OUTPUT.replace("rxe", "siw")))
+
+    def test_half_a_plan(self):
+        self.assertIn("did not finish", self.problem(self.OUTPUT.replace("1..2", "1..3")))
+
+    def test_device_that_is_left_out(self):
+        self.assertIn("did not finish", self.problem(self.OUTPUT))
+
+    def test_died(self):
+        self.assertIn("the guest died", self.problem(self.OUTPUT, "the guest died"))
+
+
 class Verdicts(unittest.TestCase):
     """Tests share a process until one fails."""
     class Cases(unittest.TestCase):

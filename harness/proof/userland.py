@@ -80,7 +80,9 @@ def run(kern, devices):
         # the reason for a skip stands behind its name
         results |= {name.partition(" (")[0]: verdict for name in getattr(tests, verdict)}
     problem = done.why
-    if not problem and tests.incomplete:
+    if not problem and (tests.incomplete or
+                        not all(any(name.startswith(f"{device} ") for name in results)
+                                for device in devices)):
         problem = "did not finish"
     return Run(results, guest.splats_by_test(done.dmesg), problem and f"{problem} (see {out})",
                tests.skipped)
