@@ -5,10 +5,10 @@
     userland.py [--kind uml|x86] [rxe|siw ...]
 
 rdma-core's own tests, Linux's own of rxe, rping and perftest run in a guest on each
-kernel. Stock Linux,
-in UML, is the reference: what passes there has to pass on the series, and what runs
-there has to run; each difference is printed, and makes the exit status 1. So does a
-test of user_sge.py that does not pass on the series, whatever stock does.
+kernel. Stock Linux, in UML, is the reference: what passes there has to pass on the
+series, and what runs there has to run; each difference is printed, and makes the exit
+status 1. So does a test of user_sge.py that does not pass on the series, whatever stock
+does.
 """
 import argparse
 import collections
