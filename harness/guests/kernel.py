@@ -9,6 +9,8 @@
 uses relative paths and ccache hits across trees and clones.
 """
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -172,8 +174,20 @@ class Kernel:
                         TOP / "harness/guests/uml-ipi.c"],
                        env=self.env, stdout=log, stderr=subprocess.STDOUT, check=True)
 
+    @contextlib.contextmanager
+    def lock(self):
+        """Who comes while another one builds here waits, and finds nothing left to do."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with open(self.out / ".harness-lock", "w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def build(self):
         """Build image and modules; without a change this takes seconds."""
+        with self.lock():
+            self.build_locked()
+
+    def build_locked(self):
         start = time.monotonic()
         self.config()
         config = (self.out / ".config").read_text().splitlines(keepends=True)

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -73,6 +74,21 @@ class Place(unittest.TestCase):
     def test_allowed(self):
         for place in ("a", "Prüfung-1.0_x+y@z~=", "x" * 150):
             self.assertTrue(kernel.PLACE.fullmatch(f"/tmp/{place}"))
+
+
+class Lock(unittest.TestCase):
+    def test_one_at_a_time(self):
+        """Two guests that start at once want the same kernel built."""
+        with tempfile.TemporaryDirectory() as tree:
+            waiting, done = kernel.Kernel("uml", tree), []
+            waiting.build_locked = lambda: done.append(1)
+            second = threading.Thread(target=waiting.build)
+            with kernel.Kernel("uml", tree).lock():
+                second.start()
+                second.join(0.3)
+                self.assertFalse(done)
+            second.join()
+            self.assertTrue(done)
 
 
 class Memory(unittest.TestCase):

@@ -114,7 +114,7 @@ def demo(kern, device, ulp):
     tests = ktap.parse(result.output)
     problem = result.problem
     if not problem and (tests.failed or tests.incomplete or tests.skipped):
-        problem = (tests.failed + tests.skipped + ["the tests did not finish"])[0]
+        problem = (tests.failures() + tests.skipped + ["the tests did not finish"])[0]
     if problem:
         print(f"harness: {ulp[0]} over {device}: {problem} (see {result.out})", file=sys.stderr)
         return None

@@ -7,13 +7,19 @@ PLAN = re.compile(r"^( *)1\.\.(\d+)")
 # a script that lacks something; what it needs, make setup installs
 NOTHING = re.compile(r"^1\.\.0\b")
 SUBTEST = re.compile(r"^ *# Subtest: (.*)")
+COMMENT = re.compile(r"^ *# +(.*\S)")
 
 
 class Results:
     """Names of the leaves; incomplete if a plan was not fulfilled, or there was none."""
     def __init__(self):
         self.passed, self.failed, self.skipped = [], [], []
+        self.reasons = {}             # of failures: what was said last before it
         self.incomplete = False
+
+    def failures(self):
+        """What failed, and why as far as it was said."""
+        return [": ".join(filter(None, (name, self.reasons.get(name)))) for name in self.failed]
 
 
 def parse(text):
@@ -21,6 +27,7 @@ def parse(text):
     results = Results()
     planned, seen = {}, {}        # indentation: how many
     suite = []                    # names of the open subtests
+    said = None
 
     def close(depth):
         """What is deeper than DEPTH has ended: was it all there?"""
@@ -39,11 +46,14 @@ def parse(text):
         results.incomplete |= bool(NOTHING.match(line))
         if match := SUBTEST.match(line):
             suite.append(match[1])
+        elif match := COMMENT.match(line):
+            said = match[1]
         if match := PLAN.match(line):
             planned[len(match[1])] = planned.get(len(match[1]), 0) + int(match[2])
         if not (match := LINE.match(line)):
             continue
         indent, verdict, _, name, directive, reason = match.groups()
+        why, said = said, None
         depth = len(indent)
         parent = close(depth)
         seen[depth] = seen.get(depth, 0) + 1
@@ -60,6 +70,7 @@ def parse(text):
             results.passed.append(name)
         else:
             results.failed.append(name)
+            results.reasons[name] = why
     close(-1)
     results.incomplete |= not (results.passed or results.failed or results.skipped)
     results.incomplete |= not re.search(r"(?m)^ *1\.\.\d", text)

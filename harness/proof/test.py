@@ -309,7 +309,7 @@ def guest_test(totals, kern, name, timeout, script, *append):
     result = guest.run(kern, script, timeout=timeout * SLOW, out=out, append=append,
                        env=demo.ENV | ({"GUEST_KMEMLEAK": 1} if "kmemleak=on" in append else {}))
     tests = ktap.parse(result.output)
-    passed, failed = list(tests.passed), list(tests.failed)
+    passed, failed = list(tests.passed), tests.failures()
     if result.status is None:
         failed.append(result.why)
     elif tests.incomplete or result.status >= ENDED:

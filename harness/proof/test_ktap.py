@@ -53,6 +53,11 @@ class Ktap(unittest.TestCase):
     def test_bail_out(self):
         self.check("1..1\nBail out! no target\n", [], ["Bail out! no target"], [], True)
 
+    def test_reason_of_a_failure(self):
+        results = ktap.parse("1..3\n# 3 mappings\nok 1 a\nnot ok 2 b\n# 1 s\n# no peer\nnot ok 3 c\n")
+        self.assertEqual(results.failures(), ["b", "c: no peer"])
+        self.assertEqual(results.failed, ["b", "c"])
+
     def test_kunit(self):
         self.check(KUNIT.format(a=""), ["params.a", "params.b", "suite.plain"], [],
                    ["suite.other (no highmem)"])
