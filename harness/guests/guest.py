@@ -173,7 +173,7 @@ def command(kern, out, memory, append):
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
     # the IOMMU is for KUnit: virtio does not ask for it
-    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "virtio-serial",
+    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "pci-testdev", "-device", "virtio-serial",
             "-device", "virtconsole,chardev=tty",
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                        "multidevs=remap",

@@ -9,10 +9,7 @@
 #include <linux/bvec.h>
 #include <linux/dma-mapping.h>
 #include <linux/io.h>
-#include <linux/memremap.h>
 #include <linux/mm.h>
-#include <linux/sched/task_stack.h>
-#include <linux/vmalloc.h>
 #include <rdma/ib_verbs.h>
 
 #ifdef CONFIG_FAIL_RDMA_MAP
@@ -53,18 +50,20 @@ static inline int __rdma_map_sge(struct ib_pd *pd, struct ib_sge *sge,
 	return 0;
 }
 
+bool rdma_is_linear(const void *buf);
+
 /*
- * Nearly always in the linear map, which costs no call to find out. virt_to_phys()
- * takes the kernel's image, too, which is in there where there is highmem, and
- * behind it kmap_local_page().
+ * Nearly always in the linear map, which costs no call to find out, unless stacks
+ * are in there, too.
  */
 static inline bool sge_is_linear(const void *buf)
 {
 	unsigned long start = PAGE_OFFSET;
 
-	return likely((unsigned long)buf - start <
-		      (unsigned long)high_memory - start) ||
-	       (!IS_ENABLED(CONFIG_HIGHMEM) && !is_vmalloc_or_module_addr(buf));
+	return (IS_ENABLED(CONFIG_VMAP_STACK) &&
+		likely((unsigned long)buf - start <
+		       (unsigned long)high_memory - start)) ||
+	       rdma_is_linear(buf);
 }
 
 /**
@@ -90,8 +89,6 @@ static inline int rdma_map_sge_single(struct ib_pd *pd, struct ib_sge *sge,
 				      enum dma_data_direction dir)
 {
 	if (unlikely(!sge_is_linear(buf)))
-		return -EINVAL;
-	if (!IS_ENABLED(CONFIG_VMAP_STACK) && unlikely(object_is_on_stack(buf)))
 		return -EINVAL;
 	return __rdma_map_sge(pd, sge, virt_to_phys(buf), len, dir);
 }
@@ -124,29 +121,11 @@ static inline int rdma_map_sge_page(struct ib_pd *pd, struct ib_sge *sge,
 	return __rdma_map_sge(pd, sge, page_to_phys(page) + offset, len, dir);
 }
 
-/**
- * rdma_map_sge_bvec - map a bio_vec and fill an SGE with it
- * @pd: protection domain of the QP that the SGE is posted to
- * @sge: SGE to fill: address, length and @pd's local_dma_lkey
- * @bv: the bio_vec; may span pages
- * @dir: direction of the transfer
- *
- * Context: Any; does not sleep.
- * Return: As rdma_map_sge_page().
- */
-static inline int rdma_map_sge_bvec(struct ib_pd *pd, struct ib_sge *sge,
-				    const struct bio_vec *bv,
-				    enum dma_data_direction dir)
-{
-	return rdma_map_sge_page(pd, sge, bv->bv_page, bv->bv_offset,
-				 bv->bv_len, dir);
-}
-
 int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
 		      size_t len, enum dma_data_direction dir);
 
 /**
- * rdma_unmap_sge - undo rdma_map_sge_single(), _page(), _bvec() or _phys()
+ * rdma_unmap_sge - undo rdma_map_sge_single() or rdma_map_sge_page()
  * @dev: device that the SGE was mapped for
  * @sge: the SGE as the map call filled it, not a slice of it; it is not changed
  * @dir: direction given to the map call
@@ -162,7 +141,8 @@ static inline void rdma_unmap_sge(struct ib_device *dev,
 }
 
 /**
- * rdma_sge_slice - an SGE for a part of a mapping
+ * rdma_sge_slice - make an SGE for a part of a mapping
+ * @slice: SGE to fill
  * @map: SGE as a map call filled it, or a slice
  * @offset: start of the part, in bytes from the start of @map
  * @len: length of the part in bytes
@@ -171,21 +151,21 @@ static inline void rdma_unmap_sge(struct ib_device *dev,
  * the SGE that was mapped is.
  *
  * Context: Any; does not sleep.
- * Return: the SGE to post; one of length 0, after a warning, if the part is not
- *	inside @map.
+ * Return: 0; %-EINVAL, after a warning, if the part is not inside @map. Then
+ *	@slice is an SGE of no bytes, which is all that a caller who does not look
+ *	can post.
  */
-static inline struct ib_sge rdma_sge_slice(const struct ib_sge *map, u32 offset,
-					   u32 len)
+static inline int rdma_sge_slice(struct ib_sge *slice, const struct ib_sge *map,
+				 u32 offset, u32 len)
 {
-	struct ib_sge slice = *map;
-
 	if (WARN_ON_ONCE(offset > map->length || len > map->length - offset)) {
-		slice.length = 0;
-		return slice;
+		*slice = (struct ib_sge){};
+		return -EINVAL;
 	}
-	slice.addr += offset;
-	slice.length = len;
-	return slice;
+	slice->addr = map->addr + offset;
+	slice->length = len;
+	slice->lkey = map->lkey;
+	return 0;
 }
 
 /**
@@ -242,31 +222,59 @@ static inline void rdma_fill_ib_sge_inline(struct ib_sge *sge, const void *buf,
 	sge->lkey = 0;
 }
 
-/* lists of memory: several SGEs, or an MR */
+/* lists of memory in one call: map, and fill SGEs or an MR with all of it */
 
 int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      int max_sge, struct scatterlist *sgl, int nents,
 			      enum dma_data_direction dir);
-void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir);
-void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
-			   int nents, enum dma_data_direction dir);
-void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
-			      int nents, enum dma_data_direction dir);
-
 int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 			       int max_sge, const struct bio_vec *bvecs,
 			       struct bvec_iter iter,
 			       enum dma_data_direction dir);
-void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
-		     enum dma_data_direction dir);
-
 int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		    unsigned int offset, unsigned int page_size,
 		    enum dma_data_direction dir);
 int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		       struct scatterlist *pi_sgl, int pi_nents,
 		       unsigned int page_size, enum dma_data_direction dir);
+
+/**
+ * struct rdma_sge_iter - what is left of a mapped scatterlist
+ * @sg: what comes next: a DMA segment, or an entry where there is no DMA
+ * @nents: how many there are from @sg on
+ * @offset: how many bytes of @sg are done
+ *
+ * For those who choose between SGEs and MRs when they know what the mapping has
+ * become, or who need several of them. rdma_map_sgl() sets it up; a copy of it is
+ * a position to come back to.
+ */
+struct rdma_sge_iter {
+	struct scatterlist	*sg;
+	unsigned int		nents;
+	unsigned int		offset;
+};
+
+int rdma_map_sgl(struct ib_device *dev, struct rdma_sge_iter *iter,
+		 struct scatterlist *sgl, int nents,
+		 enum dma_data_direction dir);
+void rdma_sge_iter_advance(struct ib_device *dev, struct rdma_sge_iter *iter,
+			   size_t len);
+int rdma_count_ib_sge(struct ib_pd *pd, const struct rdma_sge_iter *iter);
+int rdma_fill_ib_sge(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
+		     struct rdma_sge_iter *iter);
+int rdma_fill_ib_mr(struct ib_mr *mr, struct rdma_sge_iter *iter,
+		    unsigned int page_size);
+
+/* lists of memory, afterwards */
+
+void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir);
+void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
+			   int nents, enum dma_data_direction dir);
+void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
+			      int nents, enum dma_data_direction dir);
+void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
+		     enum dma_data_direction dir);
 
 /* the other side: what a driver without a dma_device does with such an SGE */
 

@@ -12,6 +12,8 @@
 #include <linux/overflow.h>
 #include <linux/range.h>
 #include <linux/scatterlist.h>
+#include <linux/sched/task_stack.h>
+#include <linux/vmalloc.h>
 #include <rdma/sge.h>
 
 #include "core_priv.h"
@@ -99,6 +101,21 @@ void rdma_sge_cleanup(void)
 }
 
 /*
+ * virt_to_phys() takes the kernel's image, too, which is in the linear map where
+ * there is highmem, and behind it kmap_local_page().
+ */
+bool rdma_is_linear(const void *buf)
+{
+	unsigned long start = PAGE_OFFSET;
+
+	if (!IS_ENABLED(CONFIG_VMAP_STACK) && object_is_on_stack(buf))
+		return false;
+	return (unsigned long)buf - start < (unsigned long)high_memory - start ||
+	       (!IS_ENABLED(CONFIG_HIGHMEM) && !is_vmalloc_or_module_addr(buf));
+}
+EXPORT_SYMBOL(rdma_is_linear);
+
+/*
  * Whether an SGE may get @len bytes longer, which follow it in memory. A device
  * that does no DMA takes anything.
  */
@@ -116,12 +133,25 @@ static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
 	       ((sge->addr + total - 1) | boundary_mask);
 }
 
-/*
- * rdma_fill_ib_sge_from_sgl() in parts, for rdma_rw, which decides in between
- * whether it takes SGEs or an MR. Returns the number of DMA segments, or of
- * entries where there is no DMA; or what the DMA API says.
+/**
+ * rdma_map_sgl - map a scatterlist, to be filled into SGEs or MRs
+ * @dev: device that is to reach it
+ * @iter: where to start: at the first byte of the list
+ * @sgl: the scatterlist, which may hold peer-to-peer memory
+ * @nents: number of its entries
+ * @dir: direction of the transfer
+ *
+ * The first step for those for whom rdma_fill_ib_sge_from_sgl() and
+ * rdma_map_mr_sgl() are too much at once. The caller unmaps by rdma_unmap_sgl(),
+ * whatever of the list is then in use.
+ *
+ * Context: Any; does not sleep.
+ * Return: 0; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device cannot
+ *	reach peer-to-peer memory in the list; %-ENOMEM if the mapping failed. On
+ *	error nothing is mapped.
  */
-int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
+int rdma_map_sgl(struct ib_device *dev, struct rdma_sge_iter *iter,
+		 struct scatterlist *sgl, int nents,
 		 enum dma_data_direction dir)
 {
 	struct sg_table sgt = {
@@ -139,47 +169,62 @@ int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
 
 	if (ib_has_dma_device(dev)) {
 		ret = dma_map_sgtable(dev->dma_device, &sgt, dir, 0);
-		return ret ? ret : sgt.nents;
-	}
-
-	if (IS_ENABLED(CONFIG_PCI_P2PDMA))
+		/* -EIO is for a failure of which the DMA API knows no more */
+		if (ret)
+			return ret == -EIO ? -ENOMEM : ret;
+	} else if (IS_ENABLED(CONFIG_PCI_P2PDMA)) {
 		for_each_sg(sgl, sg, nents, i)
 			if (is_pci_p2pdma_page(sg_page(sg)))
 				return -EREMOTEIO;
-	return nents;
+	}
+	iter->sg = sgl;
+	iter->nents = sgt.nents;
+	iter->offset = 0;
+	return 0;
 }
+EXPORT_SYMBOL(rdma_map_sgl);
 
-/* -EIO is the DMA API's word for a failure that it does not know more about */
-static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		   enum dma_data_direction dir)
+static u32 iter_len(const struct rdma_sge_iter *iter, bool phys)
 {
-	int ret = rdma_sgl_map(dev, sgl, nents, dir);
-
-	return ret == -EIO ? -ENOMEM : ret;
+	return (phys ? iter->sg->length : sg_dma_len(iter->sg)) - iter->offset;
 }
 
-static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
-				    struct scatterlist *sgl, int segs,
-				    u32 offset, const bool phys)
+static u64 iter_addr(const struct rdma_sge_iter *iter, bool phys)
+{
+	return (phys ? sg_phys(iter->sg) : sg_dma_address(iter->sg)) +
+	       iter->offset;
+}
+
+static void iter_next(struct rdma_sge_iter *iter)
+{
+	iter->sg = sg_next(iter->sg);
+	iter->nents--;
+	iter->offset = 0;
+}
+
+/* With @sges NULL: counts. */
+static __always_inline int iter_fill(struct ib_pd *pd, struct ib_sge *sges,
+				     int max_sge, struct rdma_sge_iter *iter,
+				     const bool phys)
 {
 	struct ib_sge counted, *sge = NULL, *next = sges ?: &counted;
 	unsigned int step = sges ? 1 : 0;
 	u32 lkey = pd->local_dma_lkey;
-	struct scatterlist *sg;
 	u64 end = 0;
-	int i, n = 0;
+	int n = 0;
 
-	for_each_sg(sgl, sg, segs, i) {
-		u64 addr = (phys ? sg_phys(sg) : sg_dma_address(sg)) + offset;
-		u32 len = (phys ? sg->length : sg_dma_len(sg)) - offset;
+	for (; iter->nents; iter_next(iter)) {
+		u64 addr = iter_addr(iter, phys);
+		u32 len = iter_len(iter, phys);
 
-		offset = 0;
 		if (unlikely(!len))
 			continue;
 		if (addr == end && sge &&
 		    sge_can_grow(pd->device, sge, len, U32_MAX)) {
 			sge->length += len;
 		} else {
+			if (n == max_sge)
+				break;
 			sge = next;
 			next += step;
 			sge->addr = addr;
@@ -192,35 +237,110 @@ static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 	return n;
 }
 
-/*
- * Goes on to where @offset bytes into a mapped list are. Returns the number of
- * segments from there, which is 0 if the list is not that long.
+/**
+ * rdma_fill_ib_sge - fill SGEs with what comes next of a mapped scatterlist
+ * @pd: protection domain of the QP that the SGEs are posted to
+ * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
+ * @max_sge: how many there are
+ * @iter: where to start; moves on by what is in the SGEs then
+ *
+ * What is contiguous for the device becomes one SGE.
+ *
+ * Context: Any; does not sleep.
+ * Return: how many of the SGEs are filled; 0 at the end of the list.
  */
-int rdma_sgl_skip(struct ib_device *dev, struct scatterlist **sgl, int segs,
-		  u32 *offset)
+int rdma_fill_ib_sge(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
+		     struct rdma_sge_iter *iter)
+{
+	if (ib_has_dma_device(pd->device))
+		return iter_fill(pd, sges, max_sge, iter, false);
+	return iter_fill(pd, sges, max_sge, iter, true);
+}
+EXPORT_SYMBOL(rdma_fill_ib_sge);
+
+/**
+ * rdma_count_ib_sge - how many SGEs the rest of a mapped scatterlist takes
+ * @pd: protection domain of the QP that they would be posted to
+ * @iter: where to start; it is not moved
+ *
+ * Context: Any; does not sleep.
+ * Return: the number of SGEs that rdma_fill_ib_sge() would fill from here on; 0 at
+ *	the end of the list.
+ */
+int rdma_count_ib_sge(struct ib_pd *pd, const struct rdma_sge_iter *iter)
+{
+	struct rdma_sge_iter copy = *iter;
+
+	return rdma_fill_ib_sge(pd, NULL, INT_MAX, &copy);
+}
+EXPORT_SYMBOL(rdma_count_ib_sge);
+
+/**
+ * rdma_sge_iter_advance - skip a part of a mapped scatterlist
+ * @dev: device that the list is mapped for
+ * @iter: where to start; moves on by @len bytes, or to the end of the list
+ * @len: how many bytes
+ *
+ * Context: Any; does not sleep.
+ */
+void rdma_sge_iter_advance(struct ib_device *dev, struct rdma_sge_iter *iter,
+			   size_t len)
 {
 	bool phys = !ib_has_dma_device(dev);
 
-	for (; segs; segs--, *sgl = sg_next(*sgl)) {
-		u32 len = phys ? (*sgl)->length : sg_dma_len(*sgl);
-
-		if (*offset < len)
-			break;
-		*offset -= len;
+	while (iter->nents && len >= iter_len(iter, phys)) {
+		len -= iter_len(iter, phys);
+		iter_next(iter);
 	}
-	return segs;
+	if (iter->nents)
+		iter->offset += len;
 }
+EXPORT_SYMBOL(rdma_sge_iter_advance);
 
-/*
- * Fills SGEs with a mapped list from @offset in its first segment on. With @sges
- * NULL: counts.
+/**
+ * rdma_fill_ib_mr - fill an MR with what comes next of a mapped scatterlist
+ * @mr: memory region for fast registration
+ * @iter: where to start; moves on by what is in @mr then, @mr->length bytes
+ * @page_size: page size of the MR in bytes
+ *
+ * After this @mr is ready for an IB_WR_REG_MR. What is left in @iter is for the
+ * next MR, or for SGEs: an MR ends where its pages do, or where a gap is.
+ *
+ * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
+ *	@page_size is more than PAGE_SIZE.
+ * Return: 0; %-EINVAL if there is nothing left, or if @mr cannot take a byte of
+ *	it; or what the driver says. On error @iter is not moved.
  */
-int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
-		  struct scatterlist *sgl, int segs, u32 offset)
+int rdma_fill_ib_mr(struct ib_mr *mr, struct rdma_sge_iter *iter,
+		    unsigned int page_size)
 {
-	if (ib_has_dma_device(pd->device))
-		return sgl_fill(pd, sges, sgl, segs, offset, false);
-	return sgl_fill(pd, sges, sgl, segs, offset, true);
+	unsigned int offset = iter->offset;
+	int n;
+
+	if (!iter->nents)
+		return -EINVAL;
+	n = ib_map_mr_sg(mr, iter->sg, iter->nents, &offset, page_size);
+	if (n < 0)
+		return n;
+	if (!n && offset == iter->offset)
+		return -EINVAL;
+	while (n--)
+		iter_next(iter);
+	iter->offset = offset;
+	return 0;
+}
+EXPORT_SYMBOL(rdma_fill_ib_mr);
+
+/* The most pages that a device can find in the rest of a mapped list */
+u64 rdma_sge_iter_pages(struct ib_device *dev, struct rdma_sge_iter iter)
+{
+	bool phys = !ib_has_dma_device(dev);
+	u64 n = 0;
+
+	for (; iter.nents; iter_next(&iter))
+		n += PFN_UP(offset_in_page(iter_addr(&iter, phys)) +
+			    (u64)iter_len(&iter, phys));
+	return n;
 }
 
 /**
@@ -228,52 +348,41 @@ int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
  * @pd: protection domain of the QP that the SGEs are posted to
  * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
  * @max_sge: how many there are
- * @sgl: the scatterlist
+ * @sgl: the scatterlist, which may hold peer-to-peer memory
  * @nents: number of its entries
  * @dir: direction of the transfer
  *
- * What is contiguous for the device becomes one SGE, so an IOMMU or physically
- * contiguous memory can make one SGE of a long list. Peer-to-peer memory is
- * mapped if the device can reach it.
- *
- * The caller unmaps by rdma_unmap_sgl().
+ * What is contiguous for the device becomes one SGE: an IOMMU makes one of many
+ * pages. The caller unmaps by rdma_unmap_sgl().
  *
  * Context: Any; does not sleep.
  * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
  *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device
  *	cannot reach peer-to-peer memory in the list; %-ENOMEM if the mapping
- *	failed. On error @sges is untouched and nothing is mapped.
+ *	failed. On error nothing is mapped, and no SGE holds an address of it.
  */
 int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      int max_sge, struct scatterlist *sgl, int nents,
 			      enum dma_data_direction dir)
 {
-	int segs, n;
+	struct rdma_sge_iter iter;
+	int n;
 
-	segs = sgl_map(pd->device, sgl, nents, dir);
-	if (segs < 0)
-		return segs;
-
-	/* what fits without merging need not be counted first */
-	if (segs > max_sge) {
-		n = rdma_sgl_fill(pd, NULL, sgl, segs, 0);
-		if (n > max_sge) {
-			n = -E2BIG;
-			goto out_unmap;
-		}
-	}
-	n = rdma_sgl_fill(pd, sges, sgl, segs, 0);
+	n = rdma_map_sgl(pd->device, &iter, sgl, nents, dir);
 	if (n)
 		return n;
-	n = -EINVAL;
-out_unmap:
+
+	n = rdma_fill_ib_sge(pd, sges, max_sge, &iter);
+	if (likely(n && !iter.nents))
+		return n;
 	rdma_unmap_sgl(pd->device, sgl, nents, dir);
-	return n;
+	memset(sges, 0, n * sizeof(*sges));
+	return iter.nents ? -E2BIG : -EINVAL;
 }
 EXPORT_SYMBOL(rdma_fill_ib_sge_from_sgl);
 
 /**
- * rdma_unmap_sgl - undo rdma_fill_ib_sge_from_sgl() or rdma_map_mr_sgl()
+ * rdma_unmap_sgl - undo rdma_map_sgl(), or what maps a scatterlist in one call
  * @dev: device that the scatterlist was mapped for
  * @sgl: the scatterlist
  * @nents: number of entries given to the map call
@@ -325,29 +434,40 @@ EXPORT_SYMBOL(rdma_sync_sgl_for_device);
 
 /*
  * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
- * by their physical addresses. With @sges NULL: counts, up to @max_sge.
+ * by their physical addresses. With @sges NULL: counts.
  */
 static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
 		     const struct bio_vec *bvecs, struct bvec_iter start,
-		     size_t max_len, enum dma_data_direction dir)
+		     enum dma_data_direction dir)
 {
+	struct ib_device *dev = pd->device;
 	struct ib_sge run = {};
 	struct bvec_iter iter;
+	size_t max_len = 0;
 	struct bio_vec bv;
 	int n = 0, ret;
 
 	for_each_mp_bvec(bv, bvecs, iter, start) {
 		if (!bv.bv_len)
 			continue;
+		ret = -EREMOTEIO;
 		if (is_pci_p2pdma_page(bv.bv_page))
-			return -EREMOTEIO;
-		if (run.length && bvec_phys(&bv) == run.addr + run.length &&
-		    sge_can_grow(pd->device, &run, bv.bv_len, max_len)) {
-			run.length += bv.bv_len;
-			continue;
+			goto out_unmap;
+		if (run.length && bvec_phys(&bv) == run.addr + run.length) {
+			/* it has to fit a bounce buffer, as its parts did */
+			if (!max_len)
+				max_len = ib_has_dma_device(dev) ?
+					dma_max_mapping_size(dev->dma_device) :
+					U32_MAX;
+			if (sge_can_grow(dev, &run, bv.bv_len,
+					 min(max_len, U32_MAX))) {
+				run.length += bv.bv_len;
+				continue;
+			}
 		}
-		if (n >= max_sge)
-			return -E2BIG;
+		ret = -E2BIG;
+		if (n == max_sge)
+			goto out_unmap;
 		if (n && sges) {
 			ret = __rdma_map_sge(pd, &sges[n - 1], run.addr,
 					     run.length, dir);
@@ -365,8 +485,11 @@ static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
 	if (!ret)
 		return n;
 out_unmap:
-	rdma_unmap_sges(pd->device, sges, n - 1, dir);
-	memset(sges, 0, (n - 1) * sizeof(*sges));
+	/* the last one has not been mapped yet */
+	if (sges && n) {
+		rdma_unmap_sges(dev, sges, n - 1, dir);
+		memset(sges, 0, (n - 1) * sizeof(*sges));
+	}
 	return ret;
 }
 
@@ -385,32 +508,32 @@ out_unmap:
  * Context: Any; does not sleep.
  * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
  *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO for peer-to-peer
- *	memory; %-ENOMEM if a mapping failed. On error nothing is mapped; @sges
- *	is untouched, or after %-ENOMEM holds no address.
+ *	memory; %-ENOMEM if a mapping failed. On error nothing is mapped, and no
+ *	SGE holds an address of it.
  */
 int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 			       int max_sge, const struct bio_vec *bvecs,
 			       struct bvec_iter iter,
 			       enum dma_data_direction dir)
 {
-	struct ib_device *dev = pd->device;
-	size_t max_len = U32_MAX;
-	int n;
+	struct bio_vec bv;
 
 	if (!iter.bi_size)
 		return -EINVAL;
-
-	/* a merged run has to fit a bounce buffer, as its parts did */
-	if (ib_has_dma_device(dev))
-		max_len = min(max_len, dma_max_mapping_size(dev->dma_device));
-
-	/* the second time neither max_sge nor a page can be in the way */
-	n = bvec_fill(pd, NULL, max_sge, bvecs, iter, max_len, dir);
-	if (n < 0)
-		return n;
-	return bvec_fill(pd, sges, n, bvecs, iter, max_len, dir);
+	bv = mp_bvec_iter_bvec(bvecs, iter);
+	if (bv.bv_len == iter.bi_size && max_sge > 0)
+		return rdma_map_sge_page(pd, sges, bv.bv_page, bv.bv_offset,
+					 bv.bv_len, dir) ?: 1;
+	return bvec_fill(pd, sges, max_sge, bvecs, iter, dir);
 }
 EXPORT_SYMBOL(rdma_fill_ib_sge_from_bvec);
+
+/* How many SGEs that takes; or %-EREMOTEIO for peer-to-peer memory */
+int rdma_count_ib_sge_bvec(struct ib_pd *pd, const struct bio_vec *bvecs,
+			   struct bvec_iter iter)
+{
+	return bvec_fill(pd, NULL, INT_MAX, bvecs, iter, DMA_NONE);
+}
 
 /**
  * rdma_unmap_sges - unmap SGEs that were mapped one by one
@@ -455,8 +578,6 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 	if (!boundary)
 		return -EOPNOTSUPP;
 	for_each_mp_bvec(bv, bvecs, iter, start) {
-		if (is_pci_p2pdma_page(bv.bv_page))
-			return -EREMOTEIO;
 		if (iter.bi_size != start.bi_size)
 			edges |= end | bvec_phys(&bv);
 		end = bvec_phys(&bv) + bv.bv_len;
@@ -505,7 +626,7 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  * @dir: direction of the transfer
  *
  * After this @mr is ready for an IB_WR_REG_MR. All of @sgl is in it, or the call
- * fails; ib_map_mr_sg() tells what fits. The caller unmaps by rdma_unmap_sgl().
+ * fails; with rdma_map_sgl() and rdma_fill_ib_mr() several MRs can share it. The caller unmaps by rdma_unmap_sgl().
  *
  * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
  *	@page_size is more than PAGE_SIZE.
@@ -518,17 +639,19 @@ int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		    unsigned int offset, unsigned int page_size,
 		    enum dma_data_direction dir)
 {
-	int segs, n;
+	struct rdma_sge_iter iter;
+	int ret;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
-	if (segs < 0)
-		return segs;
+	ret = rdma_map_sgl(mr->device, &iter, sgl, nents, dir);
+	if (ret)
+		return ret;
 
-	n = ib_map_mr_sg(mr, sgl, segs, &offset, page_size);
-	if (likely(n == segs))
+	rdma_sge_iter_advance(mr->device, &iter, offset);
+	ret = rdma_fill_ib_mr(mr, &iter, page_size);
+	if (likely(!ret && !iter.nents))
 		return 0;
 	rdma_unmap_sgl(mr->device, sgl, nents, dir);
-	return n < 0 ? n : -EINVAL;
+	return ret ?: -EINVAL;
 }
 EXPORT_SYMBOL(rdma_map_mr_sgl);
 
@@ -552,21 +675,20 @@ int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		       struct scatterlist *pi_sgl, int pi_nents,
 		       unsigned int page_size, enum dma_data_direction dir)
 {
-	int segs, pi_segs = 0, n;
+	struct rdma_sge_iter data, pi = {};
+	int n;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
-	if (segs < 0)
-		return segs;
+	n = rdma_map_sgl(mr->device, &data, sgl, nents, dir);
+	if (n)
+		return n;
 	if (pi_nents) {
-		pi_segs = sgl_map(mr->device, pi_sgl, pi_nents, dir);
-		if (pi_segs < 0) {
-			n = pi_segs;
+		n = rdma_map_sgl(mr->device, &pi, pi_sgl, pi_nents, dir);
+		if (n)
 			goto out_unmap;
-		}
 	}
 
 	/* 0 is success here, and the number of entries anything less */
-	n = ib_map_mr_sg_pi(mr, sgl, segs, NULL, pi_sgl, pi_segs, NULL,
+	n = ib_map_mr_sg_pi(mr, sgl, data.nents, NULL, pi_sgl, pi.nents, NULL,
 			    page_size);
 	if (likely(!n))
 		return 0;

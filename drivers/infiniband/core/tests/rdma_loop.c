@@ -52,7 +52,6 @@ static bool loop_unreachable;
 enum loop_how {
 	LOOP_SINGLE,
 	LOOP_PAGE,
-	LOOP_BVEC,
 	LOOP_PHYS,
 	LOOP_SLICE,
 	LOOP_SGL,
@@ -833,7 +832,6 @@ static int loop_map_one(struct loop_buf *buf, int i, enum loop_how how,
 	struct scatterlist *sg = &buf->sgl[i];
 	struct ib_sge *map = &buf->maps[i];
 	struct ib_pd *pd = buf->end->pd;
-	struct bio_vec bv;
 
 	switch (how) {
 	case LOOP_SINGLE:
@@ -842,9 +840,6 @@ static int loop_map_one(struct loop_buf *buf, int i, enum loop_how how,
 	case LOOP_PAGE:
 		return rdma_map_sge_page(pd, map, sg_page(sg), sg->offset,
 					 sg->length, dir);
-	case LOOP_BVEC:
-		bvec_set_page(&bv, sg_page(sg), sg->length, sg->offset);
-		return rdma_map_sge_bvec(pd, map, &bv, dir);
 	case LOOP_PHYS:
 		return rdma_map_sge_phys(pd, map, sg_phys(sg), sg->length, dir);
 	case LOOP_SLICE:
@@ -853,6 +848,15 @@ static int loop_map_one(struct loop_buf *buf, int i, enum loop_how how,
 	default:
 		return -EINVAL;
 	}
+}
+
+static struct ib_sge loop_slice(struct kunit *test, const struct ib_sge *map,
+				u32 offset, u32 len)
+{
+	struct ib_sge slice;
+
+	KUNIT_ASSERT_EQ(test, rdma_sge_slice(&slice, map, offset, len), 0);
+	return slice;
 }
 
 /* The iterator starts within the first bio_vec. */
@@ -951,8 +955,8 @@ static void loop_map(struct kunit *test, struct loop_buf *buf,
 	memcpy(buf->sges, buf->maps, n * sizeof(*buf->sges));
 	if (how == LOOP_SLICE)
 		for_each_sg(buf->sgl, sg, buf->nents, i)
-			buf->sges[i] = rdma_sge_slice(&buf->maps[i],
-						      sg->offset, sg->length);
+			buf->sges[i] = loop_slice(test, &buf->maps[i],
+						  sg->offset, sg->length);
 	loop_check_sges(test, buf);
 }
 
@@ -1078,7 +1082,6 @@ static const struct loop_builder {
 } loop_builders[] = {
 	{ "single",	LOOP_SINGLE },
 	{ "page",	LOOP_PAGE },
-	{ "bvec",	LOOP_BVEC },
 	{ "phys",	LOOP_PHYS },
 	{ "slice",	LOOP_SLICE },
 	{ "sgl",	LOOP_SGL },
@@ -1212,8 +1215,8 @@ static void loop_test_long_lived(struct kunit *test)
 		rdma_sync_sge_for_device(dev, near->maps, DMA_TO_DEVICE);
 		rdma_sync_sge_for_device(peer, far->maps, DMA_FROM_DEVICE);
 
-		from = rdma_sge_slice(near->maps, 300 * i, near->len);
-		to = rdma_sge_slice(far->maps, 6000 - 300 * i, far->len);
+		from = loop_slice(test, near->maps, 300 * i, near->len);
+		to = loop_slice(test, far->maps, 6000 - 300 * i, far->len);
 		recv = loop_post_recv(test, far->end, &to, 1);
 		send = loop_post_send(test, near->end, &from, 1);
 		KUNIT_ASSERT_EQ(test, loop_wait(test, send), IB_WC_SUCCESS);
@@ -1487,10 +1490,10 @@ static void loop_test_mr_parts(struct kunit *test)
 	loop_fill(test, far);
 	loop_register(test, near, 0);
 	loop_map(test, far, LOOP_PAGE, DMA_FROM_DEVICE);
-	from[0] = rdma_sge_slice(near->sges, 0, 0);
+	from[0] = loop_slice(test, near->sges, 0, 0);
 	for (i = 0; i < 2; i++) {
-		from[i + 1] = rdma_sge_slice(near->sges, i * PAGE_SIZE, 100);
-		to[i] = rdma_sge_slice(far->sges, i * PAGE_SIZE, 100);
+		from[i + 1] = loop_slice(test, near->sges, i * PAGE_SIZE, 100);
+		to[i] = loop_slice(test, far->sges, i * PAGE_SIZE, 100);
 	}
 	recv = loop_post_recv(test, far->end, to, 2);
 	send = loop_post_send(test, near->end, from, 3);
@@ -1734,7 +1737,7 @@ static void loop_not_ram(struct kunit *test, enum loop_side side)
 			IB_WC_LOC_PROT_ERR);
 
 	loop_map(test, good, LOOP_SINGLE, DMA_BIDIRECTIONAL);
-	sges[0] = rdma_sge_slice(good->sges, 0, 16);
+	sges[0] = loop_slice(test, good->sges, 0, 16);
 	sges[1].length = LOOP_LEN - 16;
 	sges[1].lkey = end->pd->local_dma_lkey;
 	KUNIT_EXPECT_EQ(test, loop_bad_local(test, side, sges, 2),
@@ -1854,7 +1857,7 @@ static void loop_test_too_many_sges(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, sges);
 	loop_map(test, buf, LOOP_SINGLE, DMA_BIDIRECTIONAL);
 	for (i = 0; i < n; i++)
-		sges[i] = rdma_sge_slice(buf->sges, 0, 1);
+		sges[i] = loop_slice(test, buf->sges, 0, 1);
 	send.sg_list = sges;
 	send.num_sge = cap->max_send_sge + 1;
 	recv.sg_list = sges;

@@ -2,7 +2,8 @@
 /*
  * Tests of rdma_rw: what it makes of memory, on ib_devices that are never
  * registered. One has no dma_device, one sees all memory at an offset, and one
- * stands behind the IOMMU of this machine, if there is one.
+ * stands behind the IOMMU of this machine, if there is one and QEMU's
+ * pci-testdev behind it.
  */
 #include <kunit/device.h>
 #include <kunit/test.h>
@@ -149,13 +150,14 @@ static void rw_init_dma(struct kunit *test, struct rw_test *t)
 
 static void rw_init_iommu(struct kunit *test, struct rw_test *t)
 {
-	struct pci_dev *pdev = NULL;
+	struct pci_dev *pdev;
 
-	for_each_pci_dev(pdev)
-		if (use_dma_iommu(&pdev->dev))
-			break;
-	if (!pdev)
-		kunit_skip(test, "no PCI device behind an IOMMU");
+	/* QEMU's pci-testdev: whatever is set on it, nobody's data suffers */
+	pdev = pci_get_device(PCI_VENDOR_ID_REDHAT, 0x0005, NULL);
+	if (!pdev || !use_dma_iommu(&pdev->dev)) {
+		pci_dev_put(pdev);
+		kunit_skip(test, "no pci-testdev behind an IOMMU");
+	}
 	t->pdev = pdev;
 	t->max_seg_size = dma_get_max_seg_size(&pdev->dev);
 	dma_set_max_seg_size(&pdev->dev, U32_MAX);
@@ -535,16 +537,14 @@ static void rw_test_nothing(struct kunit *test)
 
 /* what becomes an MR */
 
-/* MRs end where the list is cut, after so many entries, DMA segments behind an IOMMU */
 static void rw_test_iwarp_read(struct kunit *test)
 {
 	struct rw_test *t = test->priv;
-	bool iommu = t->param->kind == RW_IOMMU;
 	int n, round;
 
 	rw_iwarp(t);
 	t->dir = DMA_FROM_DEVICE;
-	for (n = 1; n <= (iommu ? RW_MR_PAGES : 3 * RW_MR_PAGES + 1); n++) {
+	for (n = 1; n <= 3 * RW_MR_PAGES + 1; n++) {
 		/* the second time some have to be invalidated first */
 		for (round = 0; round < 2; round++) {
 			rw_empty(t);
@@ -562,6 +562,25 @@ static void rw_test_iwarp_read(struct kunit *test)
 	/* the first entry is not part of it */
 	t->offset = P - 100;
 	rw_expect_mrs(test, rw_ctx_init(t), 1);
+}
+
+/* An entry of more pages than an MR has */
+static void rw_test_mr_large(struct kunit *test)
+{
+	struct rw_test *t = test->priv;
+
+	rw_iwarp(t);
+	t->dir = DMA_FROM_DEVICE;
+	rw_add(t, 0, 3 * RW_MR_PAGES * P);
+	rw_expect_mrs(test, rw_ctx_init(t), 3);
+	rw_empty(t);
+	rw_add(t, 100, RW_MR_PAGES * P);
+	rw_add(t, 10 * P, P);
+	rw_expect_refused(test, -EINVAL);
+	rw_empty(t);
+	rw_add(t, 100, RW_MR_PAGES * P - 100);
+	rw_add(t, 10 * P, 2 * RW_MR_PAGES * P - 5);
+	rw_expect_mrs(test, rw_ctx_init(t), 3);
 }
 
 static void rw_test_iwarp_write(struct kunit *test)
@@ -622,11 +641,11 @@ static void rw_test_pool(struct kunit *test)
 {
 	struct rw_test *t = test->priv;
 	bool merged = t->param->kind == RW_IOMMU;
-	int n = merged ? 2 : RW_MR_PAGES + 1, left;
+	int n = RW_MR_PAGES + 1, left;
 
 	t->dir = DMA_FROM_DEVICE;
 	rw_add_gaps(t, n);
-	for (left = merged ? 0 : 1; left >= 0; left--) {
+	for (left = 1; left >= 0; left--) {
 		INIT_LIST_HEAD(&t->qp.rdma_mrs);
 		if (left)
 			list_add(&t->mrs[0].mr.qp_entry, &t->qp.rdma_mrs);
@@ -783,6 +802,7 @@ static struct kunit_case rw_cases[] = {
 	RW_CASE(offset),
 	RW_CASE(nothing),
 	RW_CASE(iwarp_read),
+	RW_CASE(mr_large),
 	RW_CASE(iwarp_write),
 	RW_CASE(invalidate),
 	RW_CASE(max_sgl_rd),

@@ -118,6 +118,19 @@ static void sge_expect_poison(struct kunit *test, int from)
 	sge_expect_live(__test, 0);			\
 } while (0)
 
+/* @call of a list fails: no SGE names what has been unmapped again */
+static void sge_expect_undone(struct kunit *test, int ret, int err, int max_sge)
+{
+	struct sge_test *t = test->priv;
+	int i;
+
+	KUNIT_EXPECT_EQ(test, ret, err);
+	for (i = 0; i < max_sge; i++)
+		KUNIT_EXPECT_NE(test, t->sges[i].lkey, SGE_LKEY);
+	sge_expect_poison(test, max_sge);
+	sge_expect_live(test, 0);
+}
+
 static bool sge_should_fail(void)
 {
 	struct sge_test *t = kunit_get_current_test()->priv;
@@ -301,7 +314,6 @@ enum sge_call {
 	SGE_SINGLE,
 	SGE_PAGE,
 	SGE_PHYS_ADDR,
-	SGE_BVEC,
 	SGE_NR_CALLS,
 };
 
@@ -309,7 +321,6 @@ static int sge_map(struct sge_test *t, enum sge_call call, size_t off,
 		   size_t len, enum dma_data_direction dir)
 {
 	struct ib_sge *sge = t->sges;
-	struct bio_vec bv;
 
 	switch (call) {
 	case SGE_SINGLE:
@@ -318,11 +329,8 @@ static int sge_map(struct sge_test *t, enum sge_call call, size_t off,
 					   dir);
 	case SGE_PAGE:
 		return rdma_map_sge_page(&t->pd, sge, t->pages, off, len, dir);
-	case SGE_PHYS_ADDR:
-		return rdma_map_sge_phys(&t->pd, sge, t->phys + off, len, dir);
 	default:
-		bvec_set_page(&bv, t->pages, len, off);
-		return rdma_map_sge_bvec(&t->pd, sge, &bv, dir);
+		return rdma_map_sge_phys(&t->pd, sge, t->phys + off, len, dir);
 	}
 }
 
@@ -540,35 +548,39 @@ static void sge_test_slice(struct kunit *test)
 		.addr = U32_MAX - 500ULL, .length = 1000, .lkey = SGE_LKEY,
 	};
 	struct ib_sge slice;
-	int i, warned = 0;
+	int i, ret = 0, warned = 0;
 
 	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		memset(&slice, SGE_POISON, sizeof(slice));
 		kunit_warning_suppress(test) {
-			slice = rdma_sge_slice(&map, parts[i].off,
-					       parts[i].len);
+			ret = rdma_sge_slice(&slice, &map, parts[i].off,
+					     parts[i].len);
 			warned = KUNIT_SUPPRESSED_WARNING_COUNT();
 		}
-		KUNIT_EXPECT_EQ(test, slice.lkey, SGE_LKEY);
 		if (parts[i].bad) {
-			KUNIT_EXPECT_EQ(test, slice.length, 0);
+			KUNIT_EXPECT_EQ(test, ret, -EINVAL);
+			KUNIT_EXPECT_NULL(test, memchr_inv(&slice, 0,
+							   sizeof(slice)));
 #ifdef __WARN_FLAGS	/* elsewhere, what is suppressed is used up, too */
 			KUNIT_EXPECT_EQ(test, warned, 1);
 #endif
 			continue;
 		}
+		KUNIT_EXPECT_EQ(test, ret, 0);
 		KUNIT_EXPECT_EQ(test, slice.addr, map.addr + parts[i].off);
 		KUNIT_EXPECT_EQ(test, slice.length, parts[i].len);
+		KUNIT_EXPECT_EQ(test, slice.lkey, SGE_LKEY);
 		KUNIT_EXPECT_EQ(test, warned, 0);
 	}
 
 	/* a slice of a slice */
-	slice = rdma_sge_slice(&map, 100, 200);
-	slice = rdma_sge_slice(&slice, 10, 190);
+	KUNIT_EXPECT_EQ(test, rdma_sge_slice(&slice, &map, 100, 200), 0);
+	KUNIT_EXPECT_EQ(test, rdma_sge_slice(&slice, &slice, 10, 190), 0);
 	KUNIT_EXPECT_EQ(test, slice.addr, map.addr + 110);
 	KUNIT_EXPECT_EQ(test, slice.length, 190);
 	kunit_warning_suppress(test)
-		slice = rdma_sge_slice(&slice, 0, 191);
-	KUNIT_EXPECT_EQ(test, slice.length, 0);
+		KUNIT_EXPECT_EQ(test, rdma_sge_slice(&slice, &slice, 0, 191),
+				-EINVAL);
 }
 
 static void sge_expect_sync(struct kunit *test, const char *who, size_t off,
@@ -593,7 +605,7 @@ static void sge_test_sync(struct kunit *test)
 	struct ib_sge slice;
 
 	KUNIT_ASSERT_EQ(test, sge_map(t, SGE_PAGE, 10, 5000, SGE_DIR), 0);
-	slice = rdma_sge_slice(t->sges, 100, 64);
+	KUNIT_ASSERT_EQ(test, rdma_sge_slice(&slice, t->sges, 100, 64), 0);
 
 	rdma_sync_sge_for_cpu(dev, &slice, SGE_DIR);
 	sge_expect_sync(test, "cpu", 110, 64);
@@ -681,8 +693,11 @@ static void sge_expect_list(struct kunit *test, bool bvec,
 	int i, max_sge;
 
 	sge_set_list(t, in, nin);
-	for (max_sge = 0; max_sge < nout; max_sge++)
-		SGE_EXPECT_REFUSED(test, sge_fill(t, bvec, max_sge), -E2BIG);
+	for (max_sge = 0; max_sge < nout; max_sge++) {
+		sge_poison(t);
+		sge_expect_undone(test, sge_fill(t, bvec, max_sge), -E2BIG,
+				  max_sge);
+	}
 	for (; max_sge <= SGE_MAX; max_sge++) {
 		sge_poison(t);
 		KUNIT_ASSERT_EQ(test, sge_fill(t, bvec, max_sge), nout);
@@ -1039,6 +1054,11 @@ static void sge_test_mr(struct kunit *test)
 	sge_expect_mr(test, P + 150, t->size - 50, P, small_pages, 5);
 	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
 
+	/* past the first entry */
+	KUNIT_ASSERT_EQ(test, rdma_map_mr_sgl(mr, t->sgl, 4, P, P, SGE_DIR), 0);
+	sge_expect_mr(test, 5 * P + 100, t->size - P, P, small_pages + 1, 4);
+	rdma_unmap_sgl(&t->dev, t->sgl, 4, SGE_DIR);
+
 	sge_set_list(t, large, 3);
 	KUNIT_ASSERT_EQ(test, rdma_map_mr_sgl(mr, t->sgl, 3, 5, 2 * P, SGE_DIR),
 			0);
@@ -1075,8 +1095,8 @@ static void sge_test_mr_fails(struct kunit *test)
 	sge_expect_no_mr(test, 0, -ENOMEM);
 	t->max_pages = SGE_MAX;
 
-	/* an offset past the first entry */
-	sge_expect_no_mr(test, P + 1, -EINVAL);
+	/* an offset past the last entry */
+	sge_expect_no_mr(test, t->size, -EINVAL);
 
 	t->map_ret = -EIO;
 	sge_expect_no_mr(test, 0, -EIO);
@@ -1094,6 +1114,110 @@ static void sge_test_mr_fails(struct kunit *test)
 		return;
 	t->fail_at = 1;
 	sge_expect_no_mr(test, 0, -ENOMEM);
+}
+
+/* in steps */
+
+/* SGEs, some at a time, from anywhere in the list */
+static void sge_test_steps(struct kunit *test)
+{
+	static const struct sge_part in[] = {
+		{ 5, P - 5 }, { P, P }, { 5 * P, 0 }, { 3 * P, P },
+		{ 6 * P, P }, { 7 * P, 10 }, { 5 * P, 0 },
+	};
+	static const struct sge_part out[] = {
+		{ 5, 2 * P - 5 }, { 3 * P, P }, { 6 * P, P + 10 },
+	};
+	struct sge_test *t = test->priv;
+	struct rdma_sge_iter start, iter;
+	static const u32 skips[] = {
+		0, 1, P - 5, 2 * P - 5, 2 * P, 3 * P - 5, 4 * P - 5, 4 * P + 4,
+		4 * P + 5, 4 * P + 6,
+	};
+	int at_once, n, i, j;
+	u32 left;
+
+	sge_set_list(t, in, ARRAY_SIZE(in));
+	KUNIT_ASSERT_EQ(test, rdma_map_sgl(&t->dev, &start, t->sgl, t->nents,
+					   SGE_DIR), 0);
+	sge_expect_live(test, 1);
+	KUNIT_EXPECT_EQ(test, rdma_count_ib_sge(&t->pd, &start), 3);
+
+	for (at_once = 1; at_once <= 4; at_once++) {
+		iter = start;
+		sge_poison(t);
+		for (i = 0; i < 3; i += n) {
+			KUNIT_EXPECT_EQ(test, rdma_count_ib_sge(&t->pd, &iter),
+					3 - i);
+			n = rdma_fill_ib_sge(&t->pd, &t->sges[i], at_once,
+					     &iter);
+			KUNIT_ASSERT_EQ(test, n, min(at_once, 3 - i));
+		}
+		for (i = 0; i < 3; i++)
+			sge_expect(test, &t->sges[i], out[i].off, out[i].len);
+		sge_expect_poison(test, 3);
+		KUNIT_EXPECT_EQ(test, iter.nents, 0);
+		KUNIT_EXPECT_EQ(test, rdma_count_ib_sge(&t->pd, &iter), 0);
+		KUNIT_EXPECT_EQ(test, rdma_fill_ib_sge(&t->pd, t->sges, 1,
+						       &iter), 0);
+	}
+
+	for (j = 0; j < ARRAY_SIZE(skips); j++) {
+		iter = start;
+		rdma_sge_iter_advance(&t->dev, &iter, skips[j]);
+		left = t->size > skips[j] ? t->size - skips[j] : 0;
+		n = rdma_fill_ib_sge(&t->pd, t->sges, SGE_MAX, &iter);
+		KUNIT_EXPECT_EQ(test, !n, !left);
+		for (i = n - 1; i >= 0; i--) {
+			u32 len = min(left, out[i + 3 - n].len);
+
+			sge_expect(test, &t->sges[i], out[i + 3 - n].off +
+				   out[i + 3 - n].len - len, len);
+			left -= len;
+		}
+		KUNIT_EXPECT_EQ(test, left, 0);
+	}
+	rdma_unmap_sgl(&t->dev, t->sgl, t->nents, SGE_DIR);
+}
+
+/* Several MRs of one list, and SGEs for the rest of it */
+static void sge_test_steps_mr(struct kunit *test)
+{
+	static const struct sge_part in[] = {
+		{ P + 100, 3 * P - 100 }, { 4 * P, 2 * P }, { 8 * P, 50 },
+		{ 10 * P, 20 },
+	};
+	static const struct {
+		u32 off, len;
+		u32 pages[2];
+		int nr;
+	} out[] = {
+		{ P + 100, 2 * P - 100, { P, 2 * P }, 2 },
+		{ 3 * P, 2 * P, { 3 * P, 4 * P }, 2 },
+		{ 5 * P, P + 50, { 5 * P, 8 * P }, 2 },
+	};
+	struct sge_test *t = test->priv;
+	struct rdma_sge_iter iter;
+	int i;
+
+	sge_set_list(t, in, ARRAY_SIZE(in));
+	t->max_pages = 2;
+	KUNIT_ASSERT_EQ(test, rdma_map_sgl(&t->dev, &iter, t->sgl, t->nents,
+					   SGE_DIR), 0);
+	for (i = 0; i < ARRAY_SIZE(out); i++) {
+		KUNIT_ASSERT_EQ(test, rdma_fill_ib_mr(&t->mr, &iter, P), 0);
+		sge_expect_mr(test, out[i].off, out[i].len, P, out[i].pages,
+			      out[i].nr);
+	}
+	/* the driver refuses, and nothing moves */
+	t->map_ret = -EIO;
+	KUNIT_EXPECT_EQ(test, rdma_fill_ib_mr(&t->mr, &iter, P), -EIO);
+	t->map_ret = 0;
+	KUNIT_ASSERT_EQ(test, rdma_fill_ib_sge(&t->pd, t->sges, 2, &iter), 1);
+	sge_expect(test, t->sges, 10 * P, 20);
+	KUNIT_EXPECT_EQ(test, rdma_fill_ib_mr(&t->mr, &iter, P), -EINVAL);
+	sge_expect_live(test, 1);
+	rdma_unmap_sgl(&t->dev, t->sgl, t->nents, SGE_DIR);
 }
 
 static int sge_map_pi(struct sge_test *t, int pi_nents)
@@ -1204,13 +1328,9 @@ static void sge_test_p2p(struct kunit *test)
 	struct page *page = sge_p2p_page(test);
 	struct sge_test *t = test->priv;
 	struct scatterlist *sg;
-	struct bio_vec bv;
 	int i;
 
-	bvec_set_page(&bv, page, P, 0);
 	SGE_EXPECT_REFUSED(test, rdma_map_sge_page(&t->pd, t->sges, page, 0, P,
-						   SGE_DIR), -EREMOTEIO);
-	SGE_EXPECT_REFUSED(test, rdma_map_sge_bvec(&t->pd, t->sges, &bv,
 						   SGE_DIR), -EREMOTEIO);
 
 	sge_init_pi(t);
@@ -1220,8 +1340,8 @@ static void sge_test_p2p(struct kunit *test)
 		t->bvecs[i].bv_page = page;
 		SGE_EXPECT_REFUSED(test, sge_fill(t, false, SGE_MAX),
 				   -EREMOTEIO);
-		SGE_EXPECT_REFUSED(test, sge_fill(t, true, SGE_MAX),
-				   -EREMOTEIO);
+		sge_expect_undone(test, sge_fill(t, true, SGE_MAX), -EREMOTEIO,
+				  i);
 		sge_expect_no_mr(test, 0, -EREMOTEIO);
 		sge_expect_no_pi(test, -EREMOTEIO);
 	}
@@ -1403,6 +1523,8 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE_PARAM(sge_test_unmap_sges, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_fails, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_steps, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_steps_mr, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi_fails, sge_gen_params),
 	KUNIT_CASE(sge_test_phys_to_page),
