@@ -14,9 +14,6 @@ cp -r --parents net/rds tools/testing/selftests/net/{rds,lib} tools/testing/self
 # it asks for RDS over TCP, even where it does not use it
 { zcat /proc/config.gz; echo CONFIG_RDS_TCP=y; } > /tmp/rds/.config
 cd /tmp/rds/tools/testing/selftests/net/rds || exit 1
-# To learn whether a peer is local RDS makes and destroys an rdma_cm id, with another
-# one locked: lockdep cannot tell the two apart
-echo 0 > /proc/sys/kernel/prove_locking
 modprobe -a rds_rdma rdma_rxe sch_netem
 
 variants=("" "-l 1" "-c 1" "-u 1")

@@ -30,8 +30,9 @@ RDS_TRANS_IB = 0
 CMSG_RDMA_ARGS, CMSG_RDMA_DEST, CMSG_RDMA_MAP, CMSG_RDMA_STATUS = 1, 2, 3, 4
 CMSG_FADD, CMSG_CSWP, CMSG_MASKED_FADD, CMSG_MASKED_CSWP = 6, 7, 8, 9
 READWRITE, FENCE, INVALIDATE, USE_ONCE, NOTIFY_ME, SILENT = 1, 2, 4, 8, 0x20, 0x40
-SUCCESS, REMOTE_ERROR, CANCELED, DROPPED = 0, 1, 2, 3
-RDS_INFO_COUNTERS, RDS_INFO_CONNECTIONS, RDS_INFO_RETRANS_MESSAGES = 10000, 10001, 10004
+SUCCESS, REMOTE_ERROR, CANCELED, DROPPED, OTHER_ERROR = 0, 1, 2, 3, 4
+RDS_INFO_COUNTERS, RDS_INFO_CONNECTIONS = 10000, 10001
+RDS_INFO_SEND_MESSAGES, RDS_INFO_RETRANS_MESSAGES, RDS_INFO_RECV_MESSAGES = 10003, 10004, 10005
 CONNECTING, CONNECTED = 2, 4
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
@@ -139,11 +140,7 @@ class End:
         self.sock.close()
 
     def introduce(self):
-        """Have the kernel know of the connection to the peer, but not set it up yet.
-
-        A connection that rdma_cm asks for first is created in its handler, where the
-        kernel looks for the address by another rdma_cm id, which lockdep objects to.
-        """
+        """Have the kernel know of the connection to the peer, but not set it up yet."""
         try:
             self.sock.sendmsg([b"x"], [(SOL_RDS, CMSG_RDMA_DEST, struct.pack("=Q", 1))], 0,
                               self.peer.name)
@@ -281,8 +278,6 @@ class End:
 def pair(**options):
     ends = End(0, **options), End(1, **options)
     ends[0].peer, ends[1].peer = ends[1], ends[0]
-    for end in ends:
-        end.introduce()
     return ends
 
 
@@ -351,6 +346,23 @@ def connections():
             info(RDS_INFO_CONNECTIONS, "=QQ4s4s16sBB") if trans.startswith(b"infiniband")}
 
 
+def messages(what):
+    """Those of one of the kernel's queues: (number, length, two addresses and ports, ...)"""
+    return list(info(what, "=QI4s4sHHBB"))
+
+
+def state():
+    """What a test that stalls says: connections, and the messages of each queue."""
+    queues = (("to send", RDS_INFO_SEND_MESSAGES), ("sent", RDS_INFO_RETRANS_MESSAGES),
+              ("received", RDS_INFO_RECV_MESSAGES))
+    try:
+        return (", ".join(f"{a}->{b} {now}" for (a, b), now in connections().items()) or
+                "no connections") + "".join(
+                    f"; {len(messages(what))} {name}" for name, what in queues)
+    except (Failure, OSError) as error:
+        return f"nothing by rds_info: {error}"
+
+
 def pinned():
     """Pages that RDS has pinned; nobody else pins some for long."""
     with open("/proc/vmstat", encoding="ascii") as file:
@@ -361,7 +373,7 @@ def pinned():
 def acknowledged(ends):
     """All that has been sent so far, for which more has to be sent the other way."""
     def waiting():
-        return {message[:5] for message in info(RDS_INFO_RETRANS_MESSAGES, "=QI4s4sHHBB")}
+        return {message[:5] for message in messages(RDS_INFO_RETRANS_MESSAGES)}
     before = waiting()
     deadline = time.monotonic() + PATIENCE
     while before & waiting():
@@ -594,16 +606,47 @@ def c_atomics():
         initiator.peer.free(cookie, INVALIDATE)
 
 
-def c_masked_atomics():
+def c_refused_atomics():
+    """An atomic that the device refuses fails, and does not stop what comes after it."""
     ends = pair()
+    ping(ends)
+    for initiator in ends:
+        remote = Memory(16, 128)
+        cookie = initiator.peer.map(remote)
+        status = initiator.status(initiator.atomic(CMSG_FADD, cookie, Memory(8), 1, offset=4))
+        expect(status == OTHER_ERROR, f"status {status} of an atomic that is not aligned")
+        ping(ends)
+        expect("up" in connections().values(), "the connection is lost")
+        initiator.peer.free(cookie, INVALIDATE)
+
+
+def c_masked_atomics(kind):
+    everything = (1 << 64) - 1
+    ends = pair()
+    if kind == "rxe":
+        # which device it will be is not known before there is a connection
+        status = ends[1].status(ends[1].atomic(CMSG_MASKED_FADD, 0, Memory(8), 1, 1))
+        expect(status == OTHER_ERROR, f"status {status} of a masked atomic on rxe")
     ping(ends)
     remote = Memory(8, 128)
     cookie = ends[0].map(remote)
-    # bits 0-31 and 32-63 are two numbers; then only the lower half is compared, and swapped
-    atomic(ends[1], remote, CMSG_MASKED_FADD, cookie, 0x1ffffffff, 0x200000000,
-           0x100000001, 1 << 31)
-    atomic(ends[1], remote, CMSG_MASKED_CSWP, cookie, 0x100000005, 0x100000009,
-           5, 9, 0xffffffff, 0xffffffff)
+    # a mask that does nothing is none
+    atomic(ends[1], remote, CMSG_MASKED_FADD, cookie, 41, 42, 1, 0)
+    atomic(ends[1], remote, CMSG_MASKED_CSWP, cookie, 5, 9, 5, 9, everything, everything)
+    if kind == "rxe":
+        try:
+            ends[1].atomic(CMSG_MASKED_FADD, cookie, Memory(8), 1, 1)
+        except OSError as error:
+            expect(error.errno == errno.EOPNOTSUPP, f"a masked atomic on rxe: {error}")
+        else:
+            raise Failure("a masked atomic was sent by rxe, which has none")
+    else:
+        # bits 0-31 and 32-63 are two numbers; then only the lower half is compared, and
+        # swapped
+        atomic(ends[1], remote, CMSG_MASKED_FADD, cookie, 0x1ffffffff, 0x200000000,
+               0x100000001, 1 << 31)
+        atomic(ends[1], remote, CMSG_MASKED_CSWP, cookie, 0x100000005, 0x100000009,
+               5, 9, 0xffffffff, 0xffffffff)
     ends[0].free(cookie, INVALIDATE)
 
 
@@ -727,7 +770,7 @@ def main():
         print(reason)
         return KSFT_SKIP
     except (Failure, OSError) as error:
-        print(f"{sys.argv[1]}: {error}; {connections()}")
+        print(f"{sys.argv[1]}: {error}; {state()}")
         return 1
     return 0
 
