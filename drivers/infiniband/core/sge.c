@@ -149,15 +149,6 @@ int rdma_sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
 	return nents;
 }
 
-/* -EIO is the DMA API's word for a failure that it does not know more about */
-static int sgl_map(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		   enum dma_data_direction dir)
-{
-	int ret = rdma_sgl_map(dev, sgl, nents, dir);
-
-	return ret == -EIO ? -ENOMEM : ret;
-}
-
 static __always_inline int sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
 				    struct scatterlist *sgl, int segs,
 				    u32 offset, const bool phys)
@@ -242,7 +233,8 @@ int rdma_sgl_fill(struct ib_pd *pd, struct ib_sge *sges,
  * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
  *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device
  *	cannot reach peer-to-peer memory in the list; %-ENOMEM if the mapping
- *	failed. On error @sges is untouched and nothing is mapped.
+ *	failed and may work later; %-EIO if it failed, and the DMA API does not
+ *	say why. On error @sges is untouched and nothing is mapped.
  */
 int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      int max_sge, struct scatterlist *sgl, int nents,
@@ -250,7 +242,7 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 {
 	int segs, n;
 
-	segs = sgl_map(pd->device, sgl, nents, dir);
+	segs = rdma_sgl_map(pd->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
@@ -511,7 +503,8 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  *	@page_size is more than PAGE_SIZE.
  * Return: 0; %-EINVAL if there is nothing to map, or more or other than @mr can
  *	take; %-EREMOTEIO if the device cannot reach peer-to-peer memory in the
- *	list; %-ENOMEM if the mapping failed; or what the driver says. On error
+ *	list; %-ENOMEM or %-EIO if the mapping failed, as
+ *	rdma_fill_ib_sge_from_sgl() says; or what the driver says. On error
  *	nothing is mapped.
  */
 int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
@@ -520,7 +513,7 @@ int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, n;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
+	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 
@@ -554,11 +547,11 @@ int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 {
 	int segs, pi_segs = 0, n;
 
-	segs = sgl_map(mr->device, sgl, nents, dir);
+	segs = rdma_sgl_map(mr->device, sgl, nents, dir);
 	if (segs < 0)
 		return segs;
 	if (pi_nents) {
-		pi_segs = sgl_map(mr->device, pi_sgl, pi_nents, dir);
+		pi_segs = rdma_sgl_map(mr->device, pi_sgl, pi_nents, dir);
 		if (pi_segs < 0) {
 			n = pi_segs;
 			goto out_unmap;
