@@ -144,7 +144,6 @@ GUEST_TESTS = {
     "i386": [
         ("kunit", 300, "kunit"),
         ("loop-siw", 900, "siw"),
-        ("loop-rxe", 900, "rxe"),
     ],
 }
 
