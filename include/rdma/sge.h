@@ -142,11 +142,8 @@ static inline int rdma_map_sge_bvec(struct ib_pd *pd, struct ib_sge *sge,
 				 bv->bv_len, dir);
 }
 
-int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
-		      size_t len, enum dma_data_direction dir);
-
 /**
- * rdma_unmap_sge - undo rdma_map_sge_single(), _page(), _bvec() or _phys()
+ * rdma_unmap_sge - undo rdma_map_sge_single(), _page() or _bvec()
  * @dev: device that the SGE was mapped for
  * @sge: the SGE as the map call filled it, not a slice of it; it is not changed
  * @dir: direction given to the map call
@@ -267,13 +264,5 @@ int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		       struct scatterlist *pi_sgl, int pi_nents,
 		       unsigned int page_size, enum dma_data_direction dir);
-
-/* the other side: what a driver without a dma_device does with such an SGE */
-
-struct page *rdma_phys_to_page(u64 phys);
-void *rdma_kmap_phys(u64 phys, size_t *len);
-void rdma_kunmap_phys(const void *va);
-int rdma_copy_to_phys(u64 phys, const void *src, size_t len);
-int rdma_copy_from_phys(void *dst, u64 phys, size_t len);
 
 #endif /* _RDMA_SGE_H */
