@@ -3,7 +3,7 @@
 """Run a script in a guest on the host's own root file system, read-only.
 
     guest.py [--tree DIR] [--timeout S] [--out DIR] uml|x86 SCRIPT [ARG...]
-    guest.py [--tree DIR] [--timeout S] [--out DIR] i386 kunit|siw|rxe
+    guest.py [--tree DIR] [--timeout S] [--out DIR] i386 kunit|siw
     guest.py --shell uml|x86
 
 The i386 guest has no root file system, and runs in-guest/i386-init.c only.

@@ -47,7 +47,7 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 	wire_down
 )
 CAPTURE=/run/out/wire.pcap SIZE={size} ONLY="{only}" "$tests/{test}.sh" {device}
-awk '$3 == "__binary_start" {{ print "linear_map", $1 }}' /proc/kallsyms
+awk '$3 == "__binary_start" {{ print "linear_map", $1 }} $3 == "_end" {{ print "image_end", $1 }}' /proc/kallsyms
 """
 ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
 
@@ -71,6 +71,13 @@ def linear_map(output):
     return start, start + MEMORY * 1024 * 1024 - 1
 
 
+def buffers(output):
+    """The physical addresses of what is not the kernel's image, which UML begins with."""
+    first, last = linear_map(output)
+    end = int(re.search(r"image_end (\w+)", output)[1], 16)
+    return end - first, last - first
+
+
 def runs(devices=DEVICES):
     """What to show: (device, ULP)."""
     return [(device, ulp) for device in devices for ulp in ULPS if device in ulp[3]]
@@ -88,7 +95,8 @@ def row(result, device, ulp):
     # RDS: what was received has been compared
     written += [(int(both), int(both)) for both in
                 re.findall(r"^# bytes=(\d+)$", result.output, re.M)]
-    scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)])
+    scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)],
+                         [buffers(result.output)])
     if scan.unparsed or not scan.fields_total:
         raise wirescan.CaptureError(f"not understood: {dict(scan.unparsed)}")
     return {
@@ -98,6 +106,7 @@ def row(result, device, ulp):
         "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
         "addresses on the wire": str(scan.fields_total),
         "kernel virtual": str(scan.kernel_total),
+        "kernel physical": str(scan.physical_total),
         "scan": scan,
     }
 
@@ -151,10 +160,11 @@ def main():
         sys.exit(1)
     print()
     table(rows)
-    found = [row for row in rows if row["scan"].kernel_total]
+    found = [row for row in rows if row["scan"].kernel_total or row["scan"].physical_total]
     for row in found:
         print(f"\n{row['ULP']} over {row['device']}: " + ", ".join(
-            f"{count} in {field}" for field, count in sorted(row["scan"].kernel.items()) if count))
+            f"{count} in {field}" for field, count in
+            sorted((row["scan"].kernel + row["scan"].physical).items())))
     # on stock, a scan that finds nothing is broken
     sys.exit(bool(found) != args.stock)
 

@@ -138,10 +138,12 @@ class Wire(unittest.TestCase):
         return passed + failed, not failed
 
     def test_scan(self):
-        good = {"scan": mock.Mock(kernel_total=0), "kernel virtual": "0", "local SGEs": "physical"}
+        good = {"scan": mock.Mock(kernel_total=0, physical_total=0), "local SGEs": "physical"}
         self.assertEqual(self.run_it(good), (["wire of iSER over siw"], True))
         found = good | {"scan": mock.Mock(kernel_total=3), "kernel virtual": "3"}
         self.assertEqual(self.run_it(found), (["wire of iSER over siw: 3 kernel addresses"], False))
+        found = good | {"scan": mock.Mock(kernel_total=0, physical_total=2), "kernel physical": "2"}
+        self.assertEqual(self.run_it(found), (["wire of iSER over siw: 2 physical addresses"], False))
         self.assertEqual(self.run_it(good | {"local SGEs": "virtual"}),
                          (["wire of iSER over siw: local SGEs are virtual"], False))
         self.assertEqual(self.run_it(harness.wirescan.CaptureError("no file")),

@@ -23,6 +23,10 @@ KERNEL = [
     ("vmalloc", 0xffffc90000012340, ()), ("UML", 0x63456780, (UML,)),
     ("UML first", UML[0], (UML,)), ("UML last", UML[1], ((0x1000, 0x1fff), UML)),
 ]
+# what UML has behind its image, and what of it is none: an offset into an MR, the
+# iova of one, the address of something else
+RAM = (0x1c00000, 0x3fffffff)
+NOT_RAM = [0, 0xfff, RAM[0] - 1, RAM[1] + 1, 0x2345678900000000 | RAM[0], 0x00007fffdeadb000]
 CLEAN = [0, 0x678, 0x12345678, 0x5fffffff, 0x80000000, 0x00007fffdeadb000]
 HOST, TARGET = "10.9.0.1", "10.9.1.1"
 
@@ -154,8 +158,8 @@ def ipv6_options(packet):
     return set_bytes(packet, 18, length)[:54] + options + packet[54:]
 
 
-def scan(packets, ranges=(), **kw):
-    return wirescan.scan(io.BytesIO(pcap(packets, **kw)), ranges)
+def scan(packets, ranges=(), ram=(), **kw):
+    return wirescan.scan(io.BytesIO(pcap(packets, **kw)), ranges, ram)
 
 
 class Fields(unittest.TestCase):
@@ -191,6 +195,23 @@ class Fields(unittest.TestCase):
         packets = [roce(0x0a, reth(UML[0]))]
         self.assertEqual(scan(packets).kernel_total, 0)
         self.assertEqual(scan(packets, (UML,)).kernel_total, 1)
+
+    def test_physical_address_in_every_field(self):
+        for address in (RAM[0], 0x12345678, RAM[1]):
+            for name, field, packets in self.captures(address):
+                with self.subTest(address=hex(address), capture=name):
+                    result = scan(packets, (UML,), (RAM,))
+                    self.assertEqual((dict(result.physical), dict(result.kernel)), ({field: 1}, {}))
+                    self.assertEqual(result.examples[0]["address"], hex(address))
+                    self.assertEqual(scan(packets, (UML,)).physical_total, 0)
+
+    def test_what_is_no_physical_address(self):
+        for address in NOT_RAM:
+            for name, field, packets in self.captures(address):
+                with self.subTest(address=hex(address), capture=name):
+                    result = scan(packets, (UML,), (RAM,))
+                    self.assertEqual((result.physical_total, result.kernel_total), (0, 0))
+                    self.assertGreaterEqual(result.seen[field], 1)
 
     def test_payload_is_not_looked_at(self):
         junk = struct.pack("<Q", KERNEL[0][1]) * 64 + struct.pack(">Q", KERNEL[1][1]) * 64
@@ -467,6 +488,8 @@ class CommandLine(unittest.TestCase):
                 ([clean, dirty], [option], 1, "kernel virtual addresses: 1"),
                 ([dirty], ["--linear-map", "0x60000000-0x60000000"], 1, "RETH.va"),
                 ([dirty], ["--range=1-2", option], 1, "0x60000000"),
+                ([clean, dirty], ["--ram=60000000-7fffffff"], 1, "physical addresses: 1"),
+                ([clean], ["--ram=60000000-7fffffff"], 0, "physical addresses: 0"),
                 ([udp], [], 2, "1 packets"), ([], [], 2, "0 packets"),
                 ([roce(0x11, b"AETH")], [], 2, "1 RoCE"),
                 ([clean, *stream(b"x")[1:]], [], 0, "start was not captured: 1 times, 1 bytes"),
@@ -499,7 +522,7 @@ class CommandLine(unittest.TestCase):
         out = json.loads(run.stdout)
         self.assertEqual((run.returncode, out["fields"], out["kernel"], out["kernel_total"]),
                          (1, {"RETH.va": 2}, {"RETH.va": 1}, 1))
-        self.assertEqual(out["examples"][0]["packet"], 2)
+        self.assertEqual((out["examples"][0]["packet"], out["physical_total"]), (2, 0))
 
 
 if __name__ == "__main__":

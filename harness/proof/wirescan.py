@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Find kernel virtual addresses in the address fields of RDMA traffic.
+"""Find addresses of a kernel's memory in the address fields of RDMA traffic.
 
 Reads a capture as "tcpdump -w" writes it (classic pcap, Ethernet) and looks
 at RoCEv2 and iWARP headers and at the ULP headers that SEND messages begin
@@ -9,8 +9,16 @@ with.  Payload is never looked at: random data looks like anything.
 The upper half of a 64-bit address space is the kernel's.  A kernel whose
 linear map is low (UML) must say where: --range START-END, END included.
 
-Exit status: 0 address fields seen, none holds a kernel address; 1 kernel
-addresses found; 2 unreadable, or no address field at all, which proves
+A physical address looks like any small number, so these are only looked for
+if told by --ram START-END where the memory is that buffers are in. It is not
+all of RAM: what is below the end of the kernel's image is none of it, and that
+is where offsets into an MR are, which some ULPs have for addresses (RDS).
+Other ULPs put 32 bits of their own there (the XID of NFS), and are found if
+these happen to be in the range. The iova of an MR, which is random from bit 32
+on, is not.
+
+Exit status: 0 address fields seen, none holds such an address; 1 some
+found; 2 unreadable, or no address field at all, which proves
 nothing.  With --strict also 2 if part of the RDMA traffic was not parsed.
 """
 
@@ -39,24 +47,24 @@ class CaptureError(Exception):
 class Result:
     """What a scan saw. unparsed: {reason: [times, bytes]}."""
 
-    def __init__(self, ranges=()):
-        self.ranges = list(ranges)
+    def __init__(self, ranges=(), ram=()):
+        self.ranges, self.ram = list(ranges), list(ram)
         self.packets = self.roce_packets = 0
         self.iwarp_streams = self.other_tcp_streams = 0
-        self.seen, self.kernel = Counter(), Counter()
+        self.seen, self.kernel, self.physical = Counter(), Counter(), Counter()
         self.examples = []
         self.unparsed = {}
 
     def address(self, field, value, where, packet):
         self.seen[field] += 1
-        if value < KERNEL_HALF:
-            for low, high in self.ranges:
-                if low <= value <= high:
-                    break
-            else:
-                return
-        self.kernel[field] += 1
-        if self.kernel[field] <= EXAMPLES:
+        if value >= KERNEL_HALF or inside(value, self.ranges):
+            found = self.kernel
+        elif inside(value, self.ram):
+            found = self.physical
+        else:
+            return
+        found[field] += 1
+        if found[field] <= EXAMPLES:
             self.examples.append({"field": field, "address": f"{value:#x}",
                                   "direction": direction(where), "packet": packet})
 
@@ -73,17 +81,26 @@ class Result:
     def kernel_total(self):
         return sum(self.kernel.values())
 
+    @property
+    def physical_total(self):
+        return sum(self.physical.values())
+
     def as_dict(self):
         return {
             "packets": self.packets, "roce_packets": self.roce_packets,
             "iwarp_streams": self.iwarp_streams,
             "other_tcp_streams": self.other_tcp_streams,
             "fields": dict(self.seen), "kernel": dict(self.kernel),
-            "fields_total": self.fields_total, "kernel_total": self.kernel_total,
+            "physical": dict(self.physical), "fields_total": self.fields_total,
+            "kernel_total": self.kernel_total, "physical_total": self.physical_total,
             "examples": self.examples,
             "unparsed": {reason: {"times": times, "bytes": size}
                          for reason, (times, size) in self.unparsed.items()},
         }
+
+
+def inside(value, ranges):
+    return any(low <= value <= high for low, high in ranges)
 
 
 def direction(where):
@@ -330,8 +347,8 @@ class Stream:
 
 
 class Scan:
-    def __init__(self, ranges):
-        self.result = Result(ranges)
+    def __init__(self, ranges, ram=()):
+        self.result = Result(ranges, ram)
         self.streams = {}
 
     def packet(self, frame, wire, number):
@@ -436,15 +453,16 @@ class Scan:
         return result
 
 
-def scan(source, ranges=()):
+def scan(source, ranges=(), ram=()):
     """Scan a capture (a path or a file open for reading bytes) into a Result.
 
-    ranges: (first, last) pairs of kernel addresses outside the upper half.
+    ranges: (first, last) pairs of kernel addresses outside the upper half;
+    ram: such pairs of physical addresses.
     """
     if hasattr(source, "read"):
-        return Scan(ranges).capture(source.read())
+        return Scan(ranges, ram).capture(source.read())
     with open(source, "rb") as file:
-        return Scan(ranges).capture(file.read())
+        return Scan(ranges, ram).capture(file.read())
 
 
 def address_range(text):
@@ -458,9 +476,10 @@ def address_range(text):
 
 
 def report(result):
-    print(f"{'field':20} {'seen':>10} {'kernel':>10}")
+    print(f"{'field':20} {'seen':>10} {'kernel':>10} {'physical':>10}")
     for field in sorted(result.seen):
-        print(f"{field:20} {result.seen[field]:10} {result.kernel[field]:10}")
+        print(f"{field:20} {result.seen[field]:10} {result.kernel[field]:10} "
+              f"{result.physical[field]:10}")
     print(f"{result.packets} packets ({result.roce_packets} RoCE), "
           f"{result.iwarp_streams} iWARP streams, {result.other_tcp_streams} other TCP streams")
     for reason, (times, size) in result.unparsed.items():
@@ -468,6 +487,8 @@ def report(result):
     for example in result.examples:
         print("packet {packet}, {direction}: {field} {address}".format(**example))
     print(f"kernel virtual addresses: {result.kernel_total}")
+    if result.ram:
+        print(f"physical addresses: {result.physical_total}")
 
 
 def main():
@@ -477,11 +498,14 @@ def main():
     parser.add_argument("--range", "--linear-map", dest="ranges", type=address_range,
                         action="append", default=[], metavar="START-END",
                         help="kernel addresses outside the upper half, hex; can be repeated")
+    parser.add_argument("--ram", type=address_range, action="append", default=[],
+                        metavar="START-END",
+                        help="physical addresses of buffers, hex; can be repeated")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--strict", action="store_true")
     args = parser.parse_args()
     try:
-        result = scan(args.capture, args.ranges)
+        result = scan(args.capture, args.ranges, args.ram)
     except (OSError, CaptureError) as error:
         text = error.strerror if isinstance(error, OSError) else error
         print(f"harness: {args.capture}: {text}", file=sys.stderr)
@@ -490,7 +514,7 @@ def main():
         print(json.dumps(result.as_dict(), indent=1))
     else:
         report(result)
-    if result.kernel_total:
+    if result.kernel_total or result.physical_total:
         return 1
     if not result.fields_total:
         print(f"harness: {args.capture}: no RDMA address field seen, this proves nothing",

@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR Linux-OpenIB
 /*
- * What of include/rdma/sge.h is not inline: lists of memory, and the copies of
- * the drivers that have no dma_device.
+ * What of include/rdma/sge.h is not inline: lists of memory.
  */
 #include <kunit/static_stub.h>
 #include <linux/debugfs.h>
 #include <linux/fault-inject.h>
-#include <linux/highmem.h>
-#include <linux/memory_hotplug.h>
-#include <linux/ioport.h>
-#include <linux/overflow.h>
-#include <linux/range.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/task_stack.h>
 #include <linux/vmalloc.h>
@@ -49,55 +43,14 @@ static void sge_fail_cleanup(void)
 }
 #endif
 
-/*
- * RAM as it was at boot, to tell reserved pages that are RAM from holes. Drivers
- * ask in softirqs, too, where the resource tree must not be looked at.
- */
-static struct range *sge_ram;
-static unsigned int sge_nr_ram;
-
-static int sge_add_ram(struct resource *res, void *arg)
+void rdma_sge_init(void)
 {
-	struct range *ram = krealloc_array(sge_ram, sge_nr_ram + 1,
-					   sizeof(*ram), GFP_KERNEL);
-
-	if (!ram)
-		return -ENOMEM;
-	ram[sge_nr_ram].start = res->start;
-	ram[sge_nr_ram++].end = res->end;
-	sge_ram = ram;
-	return 0;
-}
-
-static bool sge_is_ram(u64 phys)
-{
-	unsigned int i;
-
-	for (i = 0; i < sge_nr_ram; i++)
-		if (phys >= sge_ram[i].start && phys <= sge_ram[i].end)
-			return true;
-	return false;
-}
-
-int rdma_sge_init(void)
-{
-	int ret = walk_iomem_res_desc(IORES_DESC_NONE,
-				      IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY,
-				      0, -1, NULL, sge_add_ram);
-
-	/* an architecture need not list its RAM, and -EINVAL says so */
-	if (ret == -ENOMEM) {
-		kfree(sge_ram);
-		return ret;
-	}
 	sge_fail_init();
-	return 0;
 }
 
 void rdma_sge_cleanup(void)
 {
 	sge_fail_cleanup();
-	kfree(sge_ram);
 }
 
 /*
@@ -701,186 +654,3 @@ out_unmap:
 	return n;
 }
 EXPORT_SYMBOL(rdma_map_mr_sgl_pi);
-
-/* Device memory is RAM if the CPU can reach it through the linear map. */
-static struct page *dev_pfn_to_page(unsigned long pfn)
-{
-	struct dev_pagemap *pgmap = get_dev_pagemap(pfn);
-	struct page *page = NULL;
-
-	if (pgmap && (pgmap->type == MEMORY_DEVICE_FS_DAX ||
-		      pgmap->type == MEMORY_DEVICE_GENERIC))
-		page = pfn_to_page(pfn);
-	put_dev_pagemap(pgmap);
-	return page;
-}
-
-/**
- * rdma_phys_to_page - the page of a physical address, if it is RAM
- * @phys: CPU physical address, from an SGE or from a peer: anything may be there
- *
- * Context: Any; does not sleep.
- * Return: the page; NULL if there is no RAM. Whether RAM may be written to is not
- *	looked at: that of the kernel's text is RAM.
- */
-struct page *rdma_phys_to_page(u64 phys)
-{
-	unsigned long pfn = PHYS_PFN(phys);
-	struct page *page;
-
-	if (unlikely(phys >> PAGE_SHIFT != pfn))
-		return NULL;
-	page = pfn_to_online_page(pfn);
-	if (unlikely(!page))
-		return dev_pfn_to_page(pfn);
-
-	/* A hole between banks has pages, too: reserved ones. */
-	if (unlikely(PageReserved(page)) && !is_zero_pfn(pfn) &&
-	    !sge_is_ram(phys))
-		return NULL;
-	return page;
-}
-EXPORT_SYMBOL(rdma_phys_to_page);
-
-static int phys_check(u64 phys, size_t len)
-{
-	u64 last;
-
-	if (check_add_overflow(phys, (u64)len - 1, &last))
-		return -EFAULT;
-	for (phys &= PAGE_MASK; phys <= last; phys += PAGE_SIZE)
-		if (!rdma_phys_to_page(phys))
-			return -EFAULT;
-	return 0;
-}
-
-/**
- * rdma_map_sge_phys - map physical memory and fill an SGE with it
- * @pd: protection domain of the QP that the SGE is posted to
- * @sge: SGE to fill: address, length and @pd's local_dma_lkey
- * @phys: CPU physical address of RAM
- * @len: length in bytes
- * @dir: direction of the transfer
- *
- * Out of line, because unlike the others it has to find out what it was given.
- *
- * Context: Any; does not sleep.
- * Return: 0; %-EINVAL if @len is 0 or over U32_MAX; %-EREMOTEIO if not all
- *	of it is RAM; %-ENOMEM if the mapping failed. On error @sge is untouched
- *	and nothing is mapped.
- */
-int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
-		      size_t len, enum dma_data_direction dir)
-{
-	if (len - 1 < U32_MAX && phys_check(phys, len))
-		return -EREMOTEIO;
-	return __rdma_map_sge(pd, sge, phys, len, dir);
-}
-EXPORT_SYMBOL(rdma_map_sge_phys);
-
-/*
- * Physical memory is contiguous in the linear map, and is copied in one go,
- * unless some of it may not be in there.
- */
-static void *phys_kmap(u64 phys, size_t *len)
-{
-	if (!IS_ENABLED(CONFIG_HIGHMEM))
-		return phys_to_virt(phys);
-	*len = min(*len, PAGE_SIZE - offset_in_page(phys));
-	return kmap_local_pfn(PHYS_PFN(phys)) + offset_in_page(phys);
-}
-
-/**
- * rdma_kmap_phys - kernel address of physical memory that an SGE names
- * @phys: CPU physical address
- * @len: how many bytes are wanted, at least 1; becomes how many there are at the
- *	address: all of them, or those up to the end of the page if the kernel has
- *	highmem
- *
- * For drivers without a dma_device that do not just copy. The caller undoes it
- * by rdma_kunmap_phys(), in reverse order as for kmap_local_page().
- *
- * Context: Any; does not sleep.
- * Return: the address; NULL if not all of the @len bytes are RAM.
- */
-void *rdma_kmap_phys(u64 phys, size_t *len)
-{
-	if (IS_ENABLED(CONFIG_HIGHMEM))
-		*len = min(*len, PAGE_SIZE - offset_in_page(phys));
-	return phys_check(phys, *len) ? NULL : phys_kmap(phys, len);
-}
-EXPORT_SYMBOL(rdma_kmap_phys);
-
-/**
- * rdma_kunmap_phys - undo rdma_kmap_phys()
- * @va: what rdma_kmap_phys() returned
- *
- * Context: That of the rdma_kmap_phys().
- */
-void rdma_kunmap_phys(const void *va)
-{
-	if (IS_ENABLED(CONFIG_HIGHMEM))
-		kunmap_local(va);
-}
-EXPORT_SYMBOL(rdma_kunmap_phys);
-
-/**
- * rdma_copy_to_phys - copy to physical memory that an SGE names
- * @phys: CPU physical address to copy to
- * @src: kernel memory to copy from
- * @len: how many bytes
- *
- * For drivers without a dma_device. All of the memory is looked at before any of
- * it is written.
- *
- * Context: Any; does not sleep.
- * Return: 0; %-EFAULT if not all of it is RAM.
- */
-int rdma_copy_to_phys(u64 phys, const void *src, size_t len)
-{
-	size_t n;
-
-	if (!len)
-		return 0;
-	if (phys_check(phys, len))
-		return -EFAULT;
-	for (; len; len -= n, phys += n, src += n) {
-		void *va;
-
-		n = len;
-		va = phys_kmap(phys, &n);
-		memcpy(va, src, n);
-		rdma_kunmap_phys(va);
-	}
-	return 0;
-}
-EXPORT_SYMBOL(rdma_copy_to_phys);
-
-/**
- * rdma_copy_from_phys - copy from physical memory that an SGE names
- * @dst: kernel memory to copy to
- * @phys: CPU physical address to copy from
- * @len: how many bytes
- *
- * Context: Any; does not sleep.
- * Return: 0; %-EFAULT if not all of it is RAM.
- */
-int rdma_copy_from_phys(void *dst, u64 phys, size_t len)
-{
-	size_t n;
-
-	if (!len)
-		return 0;
-	if (phys_check(phys, len))
-		return -EFAULT;
-	for (; len; len -= n, phys += n, dst += n) {
-		void *va;
-
-		n = len;
-		va = phys_kmap(phys, &n);
-		memcpy(dst, va, n);
-		rdma_kunmap_phys(va);
-	}
-	return 0;
-}
-EXPORT_SYMBOL(rdma_copy_from_phys);
