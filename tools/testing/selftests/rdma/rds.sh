@@ -52,6 +52,8 @@ rds_wire()
 # load_start [OPTION...]
 load_start()
 {
+	# the child empties it when it first runs, and "ready" may be of the load before
+	: > "$LOG/load"
 	timeout 900 python3 "$DIR/rds.py" load "$@" > "$LOG/load" 2>&1 &
 	LOAD=$!
 	wait_for 200 eval 'grep -q ready "$LOG/load" || ! kill -0 $LOAD'

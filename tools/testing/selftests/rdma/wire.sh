@@ -63,6 +63,7 @@ wire_up()
 # before the first connection, because a reader of TCP needs a stream's start
 capture_start()
 {
+	: > "$CAPTURE.log"
 	tcpdump -i d0 -s 0 -B 65536 -Z root -w "$CAPTURE" tcp or udp port 4791 \
 		2> "$CAPTURE.log" &
 	TCPDUMP=$!
