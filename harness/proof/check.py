@@ -229,6 +229,11 @@ class Series:
         return self.git("-c", "core.quotePath=off", "diff", "--name-only", "--no-renames",
                         f"--diff-filter={kinds}", old, new).splitlines()
 
+    def sources(self, commit):
+        """Names and blobs of all that a compiler may see."""
+        return [line for line in self.git("ls-tree", "-r", commit).splitlines()
+                if not line.partition("\t")[2].startswith(("Documentation/", "tools/testing/"))]
+
     def subject(self, commit):
         return self.git("log", "-1", "--format=%s", commit).strip()
 
@@ -485,7 +490,7 @@ def cross(series, progress):
         if not objects:
             return "", [], [], []
         cache = series.state / "cross" / digest(
-            series.git("rev-parse", commit + "^{tree}"), must([config.compiler, "--version"], TOP),
+            series.sources(commit), must([config.compiler, "--version"], TOP),
             *config.options, *config.args, *objects)
         if cache.exists():
             return json.loads(cache.read_text())
