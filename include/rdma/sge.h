@@ -121,9 +121,6 @@ static inline int rdma_map_sge_page(struct ib_pd *pd, struct ib_sge *sge,
 	return __rdma_map_sge(pd, sge, page_to_phys(page) + offset, len, dir);
 }
 
-int rdma_map_sge_phys(struct ib_pd *pd, struct ib_sge *sge, phys_addr_t phys,
-		      size_t len, enum dma_data_direction dir);
-
 /**
  * rdma_unmap_sge - undo rdma_map_sge_single() or rdma_map_sge_page()
  * @dev: device that the SGE was mapped for
@@ -275,13 +272,5 @@ void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
 			      int nents, enum dma_data_direction dir);
 void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
 		     enum dma_data_direction dir);
-
-/* the other side: what a driver without a dma_device does with such an SGE */
-
-struct page *rdma_phys_to_page(u64 phys);
-void *rdma_kmap_phys(u64 phys, size_t *len);
-void rdma_kunmap_phys(const void *va);
-int rdma_copy_to_phys(u64 phys, const void *src, size_t len);
-int rdma_copy_from_phys(void *dst, u64 phys, size_t len);
 
 #endif /* _RDMA_SGE_H */

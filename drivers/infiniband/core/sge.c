@@ -100,8 +100,9 @@ static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
  *
  * Context: Any; does not sleep.
  * Return: 0; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device cannot
- *	reach peer-to-peer memory in the list; %-ENOMEM if the mapping failed. On
- *	error nothing is mapped.
+ *	reach peer-to-peer memory in the list; %-ENOMEM if the mapping failed and may
+ *	work later; %-EIO if it failed, and the DMA API does not say why. On error
+ *	nothing is mapped.
  */
 int rdma_map_sgl(struct ib_device *dev, struct rdma_sge_iter *iter,
 		 struct scatterlist *sgl, int nents,
@@ -122,9 +123,8 @@ int rdma_map_sgl(struct ib_device *dev, struct rdma_sge_iter *iter,
 
 	if (ib_has_dma_device(dev)) {
 		ret = dma_map_sgtable(dev->dma_device, &sgt, dir, 0);
-		/* -EIO is for a failure of which the DMA API knows no more */
 		if (ret)
-			return ret == -EIO ? -ENOMEM : ret;
+			return ret;
 	} else if (IS_ENABLED(CONFIG_PCI_P2PDMA)) {
 		for_each_sg(sgl, sg, nents, i)
 			if (is_pci_p2pdma_page(sg_page(sg)))
@@ -285,14 +285,15 @@ int rdma_fill_ib_mr(struct ib_mr *mr, struct rdma_sge_iter *iter,
 EXPORT_SYMBOL(rdma_fill_ib_mr);
 
 /* The most pages that a device can find in the rest of a mapped list */
-u64 rdma_sge_iter_pages(struct ib_device *dev, struct rdma_sge_iter iter)
+u64 rdma_sge_iter_pages(struct ib_device *dev, const struct rdma_sge_iter *iter)
 {
 	bool phys = !ib_has_dma_device(dev);
+	struct rdma_sge_iter copy = *iter;
 	u64 n = 0;
 
-	for (; iter.nents; iter_next(&iter))
-		n += PFN_UP(offset_in_page(iter_addr(&iter, phys)) +
-			    (u64)iter_len(&iter, phys));
+	for (; copy.nents; iter_next(&copy))
+		n += PFN_UP(offset_in_page(iter_addr(&copy, phys)) +
+			    (u64)iter_len(&copy, phys));
 	return n;
 }
 
@@ -311,8 +312,9 @@ u64 rdma_sge_iter_pages(struct ib_device *dev, struct rdma_sge_iter iter)
  * Context: Any; does not sleep.
  * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
  *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO if the device
- *	cannot reach peer-to-peer memory in the list; %-ENOMEM if the mapping
- *	failed. On error nothing is mapped, and no SGE holds an address of it.
+ *	cannot reach peer-to-peer memory in the list; %-ENOMEM or %-EIO if the
+ *	mapping failed, as rdma_map_sgl() says. On error nothing is mapped, and no
+ *	SGE holds an address of it.
  */
 int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      int max_sge, struct scatterlist *sgl, int nents,
@@ -585,8 +587,8 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  *	@page_size is more than PAGE_SIZE.
  * Return: 0; %-EINVAL if there is nothing to map, or more or other than @mr can
  *	take; %-EREMOTEIO if the device cannot reach peer-to-peer memory in the
- *	list; %-ENOMEM if the mapping failed; or what the driver says. On error
- *	nothing is mapped.
+ *	list; %-ENOMEM or %-EIO if the mapping failed; or what the driver says. On
+ *	error nothing is mapped.
  */
 int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		    unsigned int offset, unsigned int page_size,

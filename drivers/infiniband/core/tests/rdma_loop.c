@@ -17,6 +17,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
+#include <linux/vmalloc.h>
 #include <rdma/ib_cache.h>
 #include <rdma/rdma_cm.h>
 #include <rdma/sge.h>
@@ -52,7 +53,6 @@ static bool loop_unreachable;
 enum loop_how {
 	LOOP_SINGLE,
 	LOOP_PAGE,
-	LOOP_PHYS,
 	LOOP_SLICE,
 	LOOP_SGL,
 	LOOP_BVECS,
@@ -103,6 +103,8 @@ struct loop_buf {
 	int nmaps;
 	struct ib_sge sges[LOOP_MAX_SGE];
 	struct ib_mr *mr;
+	/* the MR's iova is an offset, as ib_map_mr_sg_zbva() makes it */
+	bool low;
 	struct list_head entry;
 };
 
@@ -809,9 +811,11 @@ static void loop_map_mr(struct kunit *test, struct loop_buf *buf,
 	buf->nmaps = 1;
 	KUNIT_EXPECT_EQ(test, mr->length, buf->len - skip);
 	if (loop_is_phys(buf->end))
-		KUNIT_EXPECT_EQ(test, mr->iova,
+		KUNIT_EXPECT_EQ(test, lower_32_bits(mr->iova),
 				(buf->sgl[0].offset + skip) %
 				max_t(u32, page_size, PAGE_SIZE));
+	if (buf->low)
+		mr->iova = lower_32_bits(mr->iova);
 
 	wr = loop_post_reg(test, buf, access);
 	KUNIT_ASSERT_EQ(test, loop_wait(test, wr), IB_WC_SUCCESS);
@@ -840,8 +844,6 @@ static int loop_map_one(struct loop_buf *buf, int i, enum loop_how how,
 	case LOOP_PAGE:
 		return rdma_map_sge_page(pd, map, sg_page(sg), sg->offset,
 					 sg->length, dir);
-	case LOOP_PHYS:
-		return rdma_map_sge_phys(pd, map, sg_phys(sg), sg->length, dir);
 	case LOOP_SLICE:
 		return rdma_map_sge_page(pd, map, sg_page(sg), 0,
 					 PAGE_SIZE << buf->order, dir);
@@ -1082,7 +1084,6 @@ static const struct loop_builder {
 } loop_builders[] = {
 	{ "single",	LOOP_SINGLE },
 	{ "page",	LOOP_PAGE },
-	{ "phys",	LOOP_PHYS },
 	{ "slice",	LOOP_SLICE },
 	{ "sgl",	LOOP_SGL },
 	{ "bvecs",	LOOP_BVECS },
@@ -1153,6 +1154,24 @@ static const struct loop_op {
 };
 
 KUNIT_ARRAY_PARAM_DESC(loop_ops, loop_ops, name);
+
+/* Of no bytes: on iWARP the peer is told of the sink all the same. */
+static void loop_test_empty_read(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *near = loop_small_buf(test, &loop->client);
+	struct loop_buf *far = loop_small_buf(test, &loop->server);
+	struct loop_wr *read;
+	struct ib_sge sge;
+
+	loop_map(test, near, LOOP_SINGLE, DMA_FROM_DEVICE);
+	loop_register(test, far, IB_ACCESS_REMOTE_READ);
+	sge = loop_slice(test, near->sges, 0, 0);
+	read = loop_post_rdma(test, near->end, IB_WR_RDMA_READ, &sge, 1,
+			      far->sges[0].addr, far->mr->rkey);
+	KUNIT_EXPECT_EQ(test, loop_wait(test, read), IB_WC_SUCCESS);
+	loop_ping(test, near->end);
+}
 
 /* From 1 to all SGEs here; if there are SGEs at the peer, from all to 1. */
 static void loop_test_sges(struct kunit *test)
@@ -1506,6 +1525,94 @@ static void loop_test_mr_parts(struct kunit *test)
 				   sg_virt(near->sgl) + i * PAGE_SIZE, 100);
 }
 
+/*
+ * Each SGE has a byte of its first page and one of its last. No page of the MR has
+ * its neighbour behind it. All of it is one FPDU on lo, when TCP has a window for it.
+ */
+static void loop_test_mr_pages(struct kunit *test)
+{
+	static const int inner[] = { 3, 3, 3, 3, 3, 0 };
+	struct loop *loop = test->priv;
+	int n = min_t(u32, loop->client.cap.max_send_sge, ARRAY_SIZE(inner));
+	struct ib_sge from[ARRAY_SIZE(inner)];
+	struct loop_buf *near, *far;
+	struct loop_wr *recv, *send;
+	int i, pages = 0;
+	size_t len = 0, j;
+	u32 seed;
+	u8 *got;
+
+	for (i = 0; i < 8; i++)
+		loop_move(test, &loop->client, IB_WR_SEND, LOOP_SGL, SZ_1M, 0,
+			  GFP_KERNEL);
+	for (i = 0; i < n; i++) {
+		len += 2 + inner[i] * PAGE_SIZE;
+		pages += 2 + inner[i];
+	}
+	near = loop_alloc(test, &loop->client, pages, 1, GFP_KERNEL);
+	near->nents = pages;
+	near->len = pages * PAGE_SIZE;
+	for (i = 0; i < pages; i++)
+		near->sgl[i].length = PAGE_SIZE;
+	far = loop_alloc(test, &loop->server, 1, get_order(len), GFP_KERNEL);
+	loop_shape(far, 0, len);
+	seed = loop_fill(test, near);
+	loop_fill(test, far);
+	loop_register(test, near, 0);
+	loop_map(test, far, LOOP_PAGE, DMA_FROM_DEVICE);
+	for (i = 0, pages = 0; i < n; pages += 2 + inner[i++])
+		from[i] = loop_slice(test, near->sges,
+				     (pages + 1) * PAGE_SIZE - 1,
+				     2 + inner[i] * PAGE_SIZE);
+	recv = loop_post_recv(test, far->end, far->sges, far->nmaps);
+	send = loop_post_send(test, near->end, from, n);
+	KUNIT_ASSERT_EQ(test, loop_wait(test, send), IB_WC_SUCCESS);
+	KUNIT_ASSERT_EQ(test, loop_wait(test, recv), IB_WC_SUCCESS);
+	loop_unmap(near);
+	loop_unmap(far);
+
+	got = sg_virt(far->sgl);
+	for (i = 0; i < n; i++)
+		for (j = 0; j < from[i].length; j++)
+			KUNIT_ASSERT_EQ(test, *got++,
+					loop_pattern(seed, from[i].addr + j -
+						     near->sges[0].addr));
+}
+
+/*
+ * A list whose second entry has an address by hand, or no length: the mistakes of a
+ * ULP that builds for hardware. The warning is part of what it gets.
+ */
+static void loop_test_mr_forged(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *buf = loop_alloc(test, &loop->client, 2, 0,
+					  GFP_KERNEL);
+	struct page *page = sg_page(&buf->sgl[1]);
+	int i;
+
+	if (!loop_is_phys(&loop->client))
+		kunit_skip(test, "the device takes DMA addresses");
+	loop_shape(buf, 0, 2 * PAGE_SIZE);
+	loop_prepare_mr(test, buf);
+	for (i = 0; i < 4; i++) {
+		struct scatterlist sgl[2] = { buf->sgl[0], buf->sgl[1] };
+		/* behind one that is good, or alone */
+		int first = i / 2;
+
+		if (i % 2)
+			sg_assign_page(&sgl[1], NULL);
+		else
+			sgl[1].length = 0;
+		sg_dma_address(&sgl[1]) = page_to_phys(page);
+		kunit_warning_suppress(test)
+			KUNIT_EXPECT_EQ(test, -EINVAL,
+					ib_map_mr_sg(buf->mr, sgl + first,
+						     2 - first, NULL,
+						     PAGE_SIZE));
+	}
+}
+
 static void loop_test_mr_pi(struct kunit *test)
 {
 	struct loop *loop = test->priv;
@@ -1649,14 +1756,18 @@ static enum ib_wc_status loop_bad_local(struct kunit *test, enum loop_side side,
 	return status;
 }
 
-static bool loop_is_ram(u64 addr)
+/*
+ * A peer must not get at what is not RAM. Of an SGE of our own a device is only
+ * asked to see if there is no page.
+ */
+static bool loop_is_ram(u64 addr, bool peer)
 {
 	unsigned long pfn = PHYS_PFN(addr);
 
-	if (addr >> PAGE_SHIFT != pfn || !pfn_to_online_page(pfn))
+	if (addr >> PAGE_SHIFT != pfn || !pfn_valid(pfn))
 		return false;
 	/* elsewhere RAM may be unknown to the resource tree */
-	return !IS_ENABLED(CONFIG_X86) || page_is_ram(pfn);
+	return !peer || !IS_ENABLED(CONFIG_X86) || page_is_ram(pfn);
 }
 
 enum loop_addr_kind {
@@ -1682,7 +1793,7 @@ static const struct loop_addr {
 KUNIT_ARRAY_PARAM_DESC(loop_addrs, loop_addrs, name);
 
 /* From here on LOOP_LEN bytes are not RAM, or not all of them. */
-static u64 loop_addr(struct kunit *test, struct loop_buf *buf)
+static u64 loop_addr(struct kunit *test, struct loop_buf *buf, bool peer)
 {
 	const struct loop_addr *param = test->param_value;
 	u64 addr = param->addr;
@@ -1692,10 +1803,10 @@ static u64 loop_addr(struct kunit *test, struct loop_buf *buf)
 
 	if (param->kind == LOOP_ADDR_BORDER) {
 		addr = page_to_phys(sg_page(buf->sgl));
-		while (loop_is_ram(addr))
+		while (loop_is_ram(addr, peer))
 			addr += PAGE_SIZE;
 		addr -= LOOP_LEN / 4;
-	} else if (loop_is_ram(addr)) {
+	} else if (loop_is_ram(addr, peer)) {
 		kunit_skip(test, "there is RAM at %#llx", addr);
 	}
 	return addr;
@@ -1730,7 +1841,7 @@ static void loop_not_ram(struct kunit *test, enum loop_side side)
 	struct loop_buf *good = loop_small_buf(test, end);
 	struct ib_sge sges[2];
 
-	sges[1].addr = loop_addr(test, good);
+	sges[1].addr = loop_addr(test, good, false);
 	sges[1].length = LOOP_LEN;
 	sges[1].lkey = end->pd->local_dma_lkey;
 	KUNIT_EXPECT_EQ(test, loop_bad_local(test, side, sges + 1, 1),
@@ -1749,6 +1860,8 @@ static void loop_test_not_ram(struct kunit *test)
 	enum loop_side side;
 
 	loop_skip_unless_phys(test);
+	if (!IS_ENABLED(CONFIG_DEBUG_VIRTUAL))
+		kunit_skip(test, "the device trusts its own side");
 	for (side = 0; side < LOOP_SIDES; side++)
 		if (side == LOOP_SEND_SIDE || side == LOOP_WRITE_SIDE ||
 		    loop_may_sink(test, side == LOOP_READ_SIDE))
@@ -1799,7 +1912,28 @@ static void loop_test_user_pd(struct kunit *test)
 		loop_map(test, buf, LOOP_SINGLE, DMA_BIDIRECTIONAL);
 		buf->sges[0].lkey = 0;
 		end->pd->uobject = &user;
-		KUNIT_EXPECT_NE(test, IB_WC_SUCCESS,
+		KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
+				loop_bad_local(test, side, buf->sges, 1));
+		loop_unmap(buf);
+		loop_check(test, buf, seed);
+		loop_buf_put(test, buf);
+	}
+}
+
+/* The key that an MR had, or will have, in another use. */
+static void loop_test_bad_lkey(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	enum loop_side side;
+	struct loop_buf *buf;
+	u32 seed;
+
+	for (side = 0; side < LOOP_SIDES; side++) {
+		buf = loop_small_buf(test, loop_side_end(loop, side));
+		seed = loop_fill(test, buf);
+		loop_register(test, buf, LOOP_WRITABLE);
+		buf->sges[0].lkey ^= 0xff;
+		KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
 				loop_bad_local(test, side, buf->sges, 1));
 		loop_unmap(buf);
 		loop_check(test, buf, seed);
@@ -1833,12 +1967,72 @@ static void loop_test_bad_range(struct kunit *test)
 		seed = loop_fill(test, buf);
 		loop_register(test, buf, LOOP_WRITABLE);
 		buf->sges[0].addr += param->by;
-		KUNIT_EXPECT_NE(test, IB_WC_SUCCESS,
+		KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
 				loop_bad_local(test, side, buf->sges, 1));
 		loop_unmap(buf);
 		loop_check(test, buf, seed);
 		loop_buf_put(test, buf);
 	}
+}
+
+/* A completion handler that posts again, to the QP that is being flushed. */
+struct loop_repost {
+	struct ib_cqe cqe;
+	struct ib_qp *qp;
+	bool send;
+	int left;
+	struct completion done;
+};
+
+static int loop_repost(struct loop_repost *again)
+{
+	struct ib_send_wr send = {
+		.wr_cqe = &again->cqe,
+		.opcode = IB_WR_SEND,
+		.send_flags = IB_SEND_SIGNALED,
+	};
+	struct ib_recv_wr recv = { .wr_cqe = &again->cqe };
+
+	return again->send ? ib_post_send(again->qp, &send, NULL) :
+			     ib_post_recv(again->qp, &recv, NULL);
+}
+
+/* A device may also refuse to post to a QP that is no more. */
+static void loop_repost_done(struct ib_cq *cq, struct ib_wc *wc)
+{
+	struct loop_repost *again = container_of(wc->wr_cqe, struct loop_repost,
+						 cqe);
+
+	if (!again->left-- || loop_repost(again))
+		complete(&again->done);
+}
+
+static void loop_test_flush(struct kunit *test)
+{
+	struct ib_qp_attr attr = { .qp_state = IB_QPS_ERR };
+	struct loop_repost again = {
+		.cqe.done = loop_repost_done,
+		.left = 3,
+	};
+	struct loop *loop = test->priv;
+
+	/* whose CQ calls its handler on the spot */
+	again.qp = loop->server.qp;
+	init_completion(&again.done);
+	KUNIT_ASSERT_EQ(test, 0, loop_repost(&again));
+	KUNIT_ASSERT_EQ(test, 0, ib_modify_qp(again.qp, &attr, IB_QP_STATE));
+	KUNIT_EXPECT_NE(test, 0, wait_for_completion_timeout(&again.done,
+							     LOOP_TIMEOUT));
+
+	reinit_completion(&again.done);
+	again.send = true;
+	again.left = 3;
+	if (!loop_repost(&again))
+		KUNIT_EXPECT_NE(test, 0,
+				wait_for_completion_timeout(&again.done,
+							    LOOP_TIMEOUT));
+	/* what of it is left names this stack */
+	loop_reconnect(test);
 }
 
 static void loop_test_too_many_sges(struct kunit *test)
@@ -1920,6 +2114,8 @@ enum loop_target_kind {
 	LOOP_BEFORE,
 	LOOP_WRAP,
 	LOOP_WRAP_INTO,
+	LOOP_IOVA_OTHER,
+	LOOP_IOVA_STALE,
 };
 
 static const struct loop_target {
@@ -1936,6 +2132,8 @@ static const struct loop_target {
 	{ "before the start",	LOOP_BEFORE },
 	{ "wraps around",	LOOP_WRAP },
 	{ "wraps into it",	LOOP_WRAP_INTO },
+	{ "address in another",	LOOP_IOVA_OTHER },
+	{ "address before",	LOOP_IOVA_STALE },
 };
 
 KUNIT_ARRAY_PARAM_DESC(loop_targets, loop_targets, name);
@@ -1945,6 +2143,7 @@ static void loop_aim(struct kunit *test, struct loop_buf *far,
 {
 	const struct loop_target *target = test->param_value;
 	bool read = op == IB_WR_RDMA_READ;
+	struct loop_buf *other;
 
 	/* where the memory really is: no MR would be needed to find it */
 	if (target->kind <= LOOP_RKEY_RESERVED) {
@@ -1955,8 +2154,11 @@ static void loop_aim(struct kunit *test, struct loop_buf *far,
 		return;
 	}
 
+	if (target->kind >= LOOP_IOVA_OTHER && !loop_is_phys(far->end))
+		kunit_skip(test, "the device does not choose iovas");
 	if (target->kind == LOOP_WRONG_ACCESS)
 		read = !read;
+	far->low = target->kind == LOOP_WRAP_INTO && loop_is_phys(far->end);
 	loop_register(test, far, read ? IB_ACCESS_REMOTE_READ : LOOP_WRITABLE);
 	*addr = far->sges[0].addr;
 	*rkey = far->mr->rkey;
@@ -1980,8 +2182,23 @@ static void loop_aim(struct kunit *test, struct loop_buf *far,
 		*addr = U64_MAX - LOOP_LEN / 2;
 		break;
 	case LOOP_WRAP_INTO:
-		/* where the iova is an offset, it is less */
+		/* more than the offset is */
 		*addr -= 40;
+		break;
+	case LOOP_IOVA_OTHER:
+		/* at the same offset, registered for the same */
+		other = loop_small_buf(test, far->end);
+		loop_register(test, other,
+			      read ? IB_ACCESS_REMOTE_READ : LOOP_WRITABLE);
+		*addr = other->sges[0].addr;
+		break;
+	case LOOP_IOVA_STALE:
+		/* the same MR and memory again */
+		loop_local_inv(test, far);
+		loop_unmap(far);
+		loop_register(test, far,
+			      read ? IB_ACCESS_REMOTE_READ : LOOP_WRITABLE);
+		*rkey = far->mr->rkey;
 		break;
 	default:
 		break;
@@ -2051,7 +2268,7 @@ static void loop_test_unsafe_rkey(struct kunit *test)
 	loop_unsafe_ram(test, IB_WR_RDMA_READ);
 
 	far = loop_small_buf(test, server);
-	addr = loop_addr(test, far);
+	addr = loop_addr(test, far, true);
 	loop_refused(test, IB_WR_RDMA_READ, addr,
 		     server->pd->unsafe_global_rkey);
 	if (loop_may_sink(test, false))
@@ -2068,6 +2285,7 @@ static struct kunit_case loop_cases[] = {
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_PARAM_ATTR(loop_test_read, loop_builders_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE(loop_test_empty_read),
 	KUNIT_CASE_PARAM(loop_test_sges, loop_ops_gen_params),
 	KUNIT_CASE(loop_test_long_lived),
 	KUNIT_CASE_PARAM(loop_test_highmem, loop_builders_gen_params),
@@ -2077,13 +2295,17 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE(loop_test_mr_page_size),
 	KUNIT_CASE(loop_test_mr_reuse),
 	KUNIT_CASE(loop_test_mr_parts),
+	KUNIT_CASE(loop_test_mr_pages),
+	KUNIT_CASE(loop_test_mr_forged),
 	KUNIT_CASE(loop_test_mr_pi),
 	KUNIT_CASE(loop_test_atomic),
 	KUNIT_CASE_PARAM_ATTR(loop_test_not_ram, loop_addrs_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE(loop_test_read_sink),
 	KUNIT_CASE(loop_test_user_pd),
+	KUNIT_CASE(loop_test_bad_lkey),
 	KUNIT_CASE_PARAM(loop_test_bad_range, loop_ranges_gen_params),
+	KUNIT_CASE(loop_test_flush),
 	KUNIT_CASE(loop_test_too_many_sges),
 	KUNIT_CASE_PARAM(loop_test_bad_remote, loop_targets_gen_params),
 	KUNIT_CASE_PARAM(loop_test_unsafe_rkey, loop_addrs_gen_params),

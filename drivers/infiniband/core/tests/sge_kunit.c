@@ -10,8 +10,10 @@
 #include <linux/highmem.h>
 #include <linux/scatterlist.h>
 #include <linux/utsname.h>
+#include <linux/vmalloc.h>
 #include <linux/wordpart.h>
 #include <rdma/sge.h>
+#include <rdma/sge_phys.h>
 
 #include "dma_log.h"
 
@@ -66,6 +68,7 @@ struct sge_test {
 
 	/* the driver's side of an MR */
 	struct ib_mr mr;
+	u64 last_iova;
 	u64 mr_pages[SGE_MAX];
 	int nr_pages;
 	int max_pages;
@@ -313,7 +316,6 @@ static void sge_test_leak(struct kunit *test)
 enum sge_call {
 	SGE_SINGLE,
 	SGE_PAGE,
-	SGE_PHYS_ADDR,
 	SGE_NR_CALLS,
 };
 
@@ -327,10 +329,8 @@ static int sge_map(struct sge_test *t, enum sge_call call, size_t off,
 		return rdma_map_sge_single(&t->pd, sge,
 					   page_address(t->pages) + off, len,
 					   dir);
-	case SGE_PAGE:
-		return rdma_map_sge_page(&t->pd, sge, t->pages, off, len, dir);
 	default:
-		return rdma_map_sge_phys(&t->pd, sge, t->phys + off, len, dir);
+		return rdma_map_sge_page(&t->pd, sge, t->pages, off, len, dir);
 	}
 }
 
@@ -381,8 +381,6 @@ static void sge_test_length(struct kunit *test)
 	for (call = 0; call < SGE_NR_CALLS; call++) {
 		SGE_EXPECT_REFUSED(test, sge_map(t, call, 0, 0, SGE_DIR),
 				   -EINVAL);
-		if (call == SGE_BVEC)
-			continue;
 #ifdef CONFIG_64BIT
 		for (i = 0; i < ARRAY_SIZE(too_long); i++)
 			SGE_EXPECT_REFUSED(test, sge_map(t, call, 0,
@@ -409,9 +407,6 @@ static void sge_test_max_length(struct kunit *test)
 
 	sge_need_4g(test);
 	for (call = 0; call < SGE_NR_CALLS; call++) {
-		/* this one looks whether there is as much */
-		if (call == SGE_PHYS_ADDR)
-			continue;
 		KUNIT_ASSERT_EQ(test, sge_map(t, call, 0, U32_MAX, SGE_DIR), 0);
 		sge_expect(test, t->sges, 0, U32_MAX);
 		rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
@@ -442,32 +437,6 @@ static void sge_test_not_linear(struct kunit *test)
 		SGE_EXPECT_REFUSED(test, rdma_map_sge_single(&t->pd, t->sges,
 							     sge_module_buf, 64,
 							     SGE_DIR), -EINVAL);
-}
-
-/* the first address above the test's memory that is not RAM */
-static phys_addr_t sge_end_of_ram(struct sge_test *t)
-{
-	unsigned long pfn = page_to_pfn(t->pages);
-
-	while (pfn_valid(pfn) && rdma_phys_to_page(PFN_PHYS(pfn)))
-		pfn++;
-	return PFN_PHYS(pfn);
-}
-
-static void sge_test_no_ram(struct kunit *test)
-{
-	struct sge_test *t = test->priv;
-
-	SGE_EXPECT_REFUSED(test, rdma_map_sge_phys(&t->pd, t->sges,
-						   sge_end_of_ram(t), 1,
-						   SGE_DIR), -EREMOTEIO);
-	SGE_EXPECT_REFUSED(test, rdma_map_sge_phys(&t->pd, t->sges,
-						   PHYS_ADDR_MAX, 1, SGE_DIR),
-			   -EREMOTEIO);
-	/* starts in RAM, and does not end there */
-	SGE_EXPECT_REFUSED(test, rdma_map_sge_phys(&t->pd, t->sges,
-						   sge_end_of_ram(t) - 1, 2,
-						   SGE_DIR), -EREMOTEIO);
 }
 
 static void sge_test_map_fails(struct kunit *test)
@@ -502,7 +471,8 @@ static void sge_test_highmem(struct kunit *test)
 	struct page *page = alloc_page(GFP_HIGHUSER);
 	struct sge_test *t = test->priv;
 	phys_addr_t phys;
-	char buf[64];
+	size_t len = P;
+	void *va;
 
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	if (!PageHighMem(page)) {
@@ -514,20 +484,14 @@ static void sge_test_highmem(struct kunit *test)
 						SGE_DIR), 0);
 	sge_expect(test, t->sges, phys + 100 - t->phys, 64);
 	rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
-	KUNIT_EXPECT_EQ(test, rdma_map_sge_phys(&t->pd, t->sges, phys + 100, 64,
-						SGE_DIR), 0);
-	sge_expect(test, t->sges, phys + 100 - t->phys, 64);
-	rdma_unmap_sge(&t->dev, t->sges, SGE_DIR);
 
-	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(phys), page);
-	memset(buf, SGE_POISON, sizeof(buf));
-	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(phys + 100, buf, 64), 0);
-	memset(buf, 0, sizeof(buf));
-	memcpy_from_page(buf, page, 100, 64);
-	KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON, 64));
-	memset(buf, 0, sizeof(buf));
-	KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, phys + 100, 64), 0);
-	KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON, 64));
+	va = rdma_kmap_phys(phys + 100, &len);
+	KUNIT_EXPECT_EQ(test, len, P - 100);
+	memset(va, SGE_POISON, len);
+	rdma_kunmap_phys(va);
+	va = kmap_local_page(page);
+	KUNIT_EXPECT_NULL(test, memchr_inv(va + 100, SGE_POISON, P - 100));
+	kunmap_local(va);
 	__free_page(page);
 }
 
@@ -1015,13 +979,19 @@ static void sge_expect_mr(struct kunit *test, size_t off, u64 length,
 			  unsigned int page_size, const u32 *pages, int nr)
 {
 	struct sge_test *t = test->priv;
-	u64 iova = sge_addr(t, off);
 	int i;
 
-	/* a peer is not to see an address of ours */
-	if (t->kind == SGE_PHYS)
-		iova = off & (page_size - 1);
-	KUNIT_EXPECT_EQ(test, t->mr.iova, iova);
+	/* a peer is not to see an address of ours, or to guess this one */
+	if (t->kind == SGE_PHYS) {
+		KUNIT_EXPECT_EQ(test, lower_32_bits(t->mr.iova),
+				off & (page_size - 1));
+		KUNIT_EXPECT_NE(test, upper_32_bits(t->mr.iova),
+				upper_32_bits(t->last_iova));
+		KUNIT_EXPECT_LT(test, t->mr.iova, t->mr.iova + length);
+		t->last_iova = t->mr.iova;
+	} else {
+		KUNIT_EXPECT_EQ(test, t->mr.iova, sge_addr(t, off));
+	}
 	KUNIT_EXPECT_EQ(test, t->mr.length, length);
 	KUNIT_EXPECT_EQ(test, t->mr.page_size, page_size);
 	KUNIT_ASSERT_EQ(test, t->nr_pages, nr);
@@ -1350,79 +1320,66 @@ static void sge_test_p2p(struct kunit *test)
 	sge_expect_no_pi(test, -EREMOTEIO);
 }
 
-/* copies, on the side of the driver */
+/* the side of a driver without a dma_device */
 
-static void sge_test_phys_to_page(struct kunit *test)
+static void sge_test_is_ram(struct kunit *test)
 {
 	struct sge_test *t = test->priv;
-	phys_addr_t end = sge_end_of_ram(t);
+	unsigned long pfn = page_to_pfn(t->pages);
+	u64 end;
 
-	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(t->phys), t->pages);
-	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(t->phys + 3 * P - 1),
-			    t->pages + 2);
-	KUNIT_EXPECT_PTR_EQ(test, rdma_phys_to_page(page_to_phys(ZERO_PAGE(0))),
-			    ZERO_PAGE(0));
-	KUNIT_EXPECT_NOT_NULL(test, rdma_phys_to_page(end - 1));
-	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(end));
-	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(U64_MAX));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, 1));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys + P - 1, 2));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, SGE_AREA));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(page_to_phys(ZERO_PAGE(0)),
+						 P));
+
+	while (rdma_phys_is_ram(PFN_PHYS(pfn), P))
+		pfn++;
+	end = PFN_PHYS(pfn);
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(end - 16, 16));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 16, 17));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 2 * P, 3 * P));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end, 1));
+
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 1));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 2));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX - P + 1, P));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys, SIZE_MAX));
 	/* not to be cut off to a page of ours */
-	KUNIT_EXPECT_NULL(test, rdma_phys_to_page(t->phys | 1ULL << 63));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys | 1ULL << 63, 1));
 }
 
-/* pages that are reserved: those of the kernel are RAM, those of a hole not */
-static void sge_test_phys_reserved(struct kunit *test)
+/* Those of a hole are no RAM, and those of the kernel are not for a peer. */
+static void sge_test_is_ram_reserved(struct kunit *test)
 {
-	unsigned long pfn = PHYS_PFN(__pa_symbol(&init_uts_ns));
 	struct sge_test *t = test->priv;
+	unsigned long pfn;
 
-	if (!page_is_ram(pfn))
-		kunit_skip(test, "no list of what is RAM");
-	KUNIT_EXPECT_NOT_NULL(test, rdma_phys_to_page(PFN_PHYS(pfn)));
-
-	for (pfn = 0; pfn < page_to_pfn(t->pages); pfn++) {
+	for (pfn = 0; pfn < page_to_pfn(t->pages); pfn++)
 		if (pfn_valid(pfn) && PageReserved(pfn_to_page(pfn)) &&
-		    !page_is_ram(pfn)) {
-			KUNIT_EXPECT_NULL(test,
-					  rdma_phys_to_page(PFN_PHYS(pfn)));
+		    !is_zero_pfn(pfn))
 			break;
-		}
-	}
+	if (pfn == page_to_pfn(t->pages))
+		kunit_skip(test, "no reserved page");
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(PFN_PHYS(pfn), 1));
 }
 
-static void sge_test_copy(struct kunit *test)
+static void sge_test_is_sane(struct kunit *test)
 {
-	static const struct sge_part parts[] = {
-		{ 0, P }, { 1, 1 }, { P - 3, 2 * P + 7 }, { P - 1, 2 },
-		{ 5, 0 }, { 4 * P, 4 * P },
-	};
-	u8 *mem, *buf = kunit_kmalloc(test, SGE_AREA, GFP_KERNEL);
 	struct sge_test *t = test->priv;
-	u32 off, len;
-	int i;
+	bool always = !IS_ENABLED(CONFIG_DEBUG_VIRTUAL);
 
-	KUNIT_ASSERT_NOT_NULL(test, buf);
-	mem = page_address(t->pages);
-	for (i = 0; i < ARRAY_SIZE(parts); i++) {
-		off = parts[i].off;
-		len = parts[i].len;
-
-		memset(mem, 0, SGE_AREA);
-		get_random_bytes(buf, SGE_AREA);
-		KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(t->phys + off, buf,
-							len), 0);
-		KUNIT_EXPECT_EQ(test, memcmp(mem + off, buf, len), 0);
-		KUNIT_EXPECT_NULL(test, memchr_inv(mem, 0, off));
-		KUNIT_EXPECT_NULL(test, memchr_inv(mem + off + len, 0,
-						   SGE_AREA - off - len));
-
-		get_random_bytes(mem, SGE_AREA);
-		memset(buf, 0, SGE_AREA);
-		KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, t->phys + off,
-							  len), 0);
-		KUNIT_EXPECT_EQ(test, memcmp(buf, mem + off, len), 0);
-		KUNIT_EXPECT_NULL(test, memchr_inv(buf + len, 0,
-						   SGE_AREA - len));
-	}
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_sane(t->phys, SGE_AREA));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_sane(page_to_phys(ZERO_PAGE(0)),
+						  P));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_sane(U64_MAX, 0));
+	KUNIT_EXPECT_EQ(test, always, rdma_phys_is_sane(U64_MAX, 1));
+	KUNIT_EXPECT_EQ(test, always, rdma_phys_is_sane(t->phys, SIZE_MAX));
+	KUNIT_EXPECT_EQ(test, always,
+			rdma_phys_is_sane(t->phys | 1ULL << 63, 1));
+	KUNIT_EXPECT_EQ(test, always, rdma_phys_is_sane(0ULL - t->phys,
+							2 * t->phys));
 }
 
 static void sge_test_kmap(struct kunit *test)
@@ -1449,60 +1406,12 @@ static void sge_test_kmap(struct kunit *test)
 	}
 }
 
-static void sge_test_copy_no_ram(struct kunit *test)
-{
-	struct sge_test *t = test->priv;
-	phys_addr_t end = sge_end_of_ram(t);
-	const struct {
-		u64 phys;
-		size_t len;
-		bool ram;
-	} bad[] = {
-		{ end, 1 }, { end - 16, 32, true }, { end - 16, 17, true },
-		{ PAGE_ALIGN_DOWN(U64_MAX), P }, { U64_MAX, 1 }, { U64_MAX, 2 },
-		{ U64_MAX - 10, 64 }, { t->phys | 1ULL << 63, 1 },
-	};
-	u8 buf[64];
-	size_t len;
-	void *va;
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(bad); i++) {
-		memset(buf, SGE_POISON, sizeof(buf));
-		KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, bad[i].phys,
-							  bad[i].len), -EFAULT);
-		KUNIT_EXPECT_NULL(test, memchr_inv(buf, SGE_POISON,
-						   sizeof(buf)));
-		KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(bad[i].phys, buf,
-							bad[i].len), -EFAULT);
-		/* with highmem it would be asked for the next page, too */
-		len = bad[i].len;
-		if (!IS_ENABLED(CONFIG_HIGHMEM) || !bad[i].ram)
-			KUNIT_EXPECT_NULL(test, rdma_kmap_phys(bad[i].phys,
-							       &len));
-	}
-	/* What of it is RAM was not written to. It may be free, and poisoned. */
-	if (!IS_ENABLED(CONFIG_DEBUG_PAGEALLOC)) {
-		va = kmap_local_page(rdma_phys_to_page(end - 1));
-		KUNIT_EXPECT_NE(test, READ_ONCE_NOCHECK(*(ulong *)(va + P - 8)),
-				REPEAT_BYTE(SGE_POISON));
-		kunmap_local(va);
-	}
-	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(t->phys, buf, SIZE_MAX),
-			-EFAULT);
-
-	/* nothing to copy is fine anywhere */
-	KUNIT_EXPECT_EQ(test, rdma_copy_to_phys(end, buf, 0), 0);
-	KUNIT_EXPECT_EQ(test, rdma_copy_from_phys(buf, U64_MAX, 0), 0);
-}
-
 static struct kunit_case sge_cases[] = {
 	KUNIT_CASE(sge_test_leak),
 	KUNIT_CASE_PARAM(sge_test_map, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_length, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_max_length, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_not_linear, sge_gen_params),
-	KUNIT_CASE_PARAM(sge_test_no_ram, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_map_fails, sge_gen_params),
 	KUNIT_CASE(sge_test_map_dma_fails),
 	KUNIT_CASE_PARAM(sge_test_highmem, sge_gen_params),
@@ -1527,11 +1436,10 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE_PARAM(sge_test_steps_mr, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi_fails, sge_gen_params),
-	KUNIT_CASE(sge_test_phys_to_page),
-	KUNIT_CASE(sge_test_phys_reserved),
-	KUNIT_CASE(sge_test_copy),
+	KUNIT_CASE(sge_test_is_ram),
+	KUNIT_CASE(sge_test_is_ram_reserved),
+	KUNIT_CASE(sge_test_is_sane),
 	KUNIT_CASE(sge_test_kmap),
-	KUNIT_CASE(sge_test_copy_no_ram),
 	{}
 };
 

@@ -52,11 +52,12 @@ rds_wire()
 # load_start [OPTION...]
 load_start()
 {
-	# the child empties it when it first runs, and "ready" may be of the load before
-	: > "$LOG/load"
+	# not what the one before it has left, which can take long to be overwritten
+	rm -f "$LOG/load"
 	timeout 900 python3 "$DIR/rds.py" load "$@" > "$LOG/load" 2>&1 &
 	LOAD=$!
 	wait_for 200 eval 'grep -q ready "$LOG/load" || ! kill -0 $LOAD'
+	grep -qs ready "$LOG/load" || { say "no load"; load_stop; return 1; }
 	# some of it has to be under way
 	sleep 0.5
 }
@@ -138,8 +139,13 @@ t_atomics()
 
 t_masked_atomics()
 {
-	[ "$TYPE" != rxe ] || skip "rxe has no masked atomics" || return
-	rds masked_atomics && nothing_pinned
+	reload && rds masked_atomics "$TYPE" && nothing_pinned
+}
+
+t_refused_atomics()
+{
+	[ "$TYPE" = rxe ] || skip "what is refused depends on the device" || return
+	rds refused_atomics && nothing_pinned
 }
 
 t_pool()
@@ -156,11 +162,10 @@ t_lost()
 {
 	command -v tc > /dev/null || skip "no tc" || return
 	modprobe -q sch_netem || skip "no CONFIG_NET_SCH_NETEM" || return
-	reload rds_ib_retry_count=1 || return
-	load_start
+	reload rds_ib_retry_count=1 && load_start || return 1
 	tc qdisc add dev d0 root netem loss 100%
 	# of either end; what is flushed may be seen before what has failed
-	wait_for 60 eval 'log_of lost | grep -q "disconnecting and reconnecting"'
+	wait_for 60 eval 'log_of_test | grep -q "disconnecting and reconnecting"'
 	local ret=$?
 
 	tc qdisc del dev d0 root
@@ -180,10 +185,10 @@ t_device_gone()
 {
 	local i
 
-	load_start
+	load_start || return 1
 	for i in 0 1; do
 		rdma link delete r$i && wire_links "$TYPE" && rds up ||
-			{ load_stop; return 1; }
+			{ say "after r$i has gone"; load_stop; return 1; }
 	done
 	load_stop
 }
@@ -204,10 +209,10 @@ t_unload()
 	[ $i -lt 25000 ] && load_rds
 }
 
-# the kernel's log since that test began
-log_of()
+# the kernel's log since this test began
+log_of_test()
 {
-	dmesg | sed -n "/selftest: $TYPE $1/,\$p"
+	dmesg | awk '/selftest: / { text = "" } { text = text $0 "\n" } END { printf "%s", text }'
 }
 
 free_kb()
@@ -241,7 +246,7 @@ t_fail_connect()
 t_fail_io()
 {
 	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
-	load_start rdma
+	load_start rdma || return 1
 	fail_map probability=5 times=200
 	wait_for 60 eval '[ "$(cat "$FAIL_MAP/times")" = 0 ]' ||
 		{ say "too few mappings failed"; load_stop; return 1; }
@@ -256,7 +261,7 @@ t_fail_alloc()
 
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	fail_slab_in 'rds|rdma_rxe'
-	load_start faults
+	load_start faults || return 1
 	fail_tasks kworker 1
 	for n in 1 3 10; do
 		fail_slab probability="$n" || return 1
@@ -276,8 +281,8 @@ cleanup()
 	wire_down
 }
 
-TESTS="messages rdma_write rdma_read mr get_mr bounds atomics masked_atomics pool
-	congestion lost cancel device_gone unload fail_connect fail_io fail_alloc"
+TESTS="messages rdma_write rdma_read mr get_mr bounds atomics masked_atomics
+	refused_atomics pool congestion lost cancel device_gone unload fail_connect fail_io fail_alloc"
 
 ktap_print_header
 [ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
