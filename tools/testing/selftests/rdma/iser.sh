@@ -331,7 +331,8 @@ connect_or_not()
 	host_disconnect
 	# the target waits 15 s for the rest of a login
 	rmdir "$NP" && target_listen || return 1
-	wait_for 60 gone || { say "a session stays"; return 1; }
+	# a minute is what a session whose logout got lost takes to be given up
+	wait_for 150 gone || { say "a session stays"; return 1; }
 }
 
 # The n-th mapping fails, for an n in each of the places that map: login buffers,
