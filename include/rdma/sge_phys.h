@@ -29,7 +29,7 @@ static inline bool rdma_phys_is_sane(u64 phys, size_t len)
 
 	/* PHYS_PFN() may cut off what no physical address has */
 	return !IS_ENABLED(CONFIG_DEBUG_VIRTUAL) || !len ||
-	       (phys <= last && last <= PHYS_ADDR_MAX &&
+	       (phys <= last && PHYS_PFN(last) == last >> PAGE_SHIFT &&
 		pfn_valid(PHYS_PFN(phys)) && pfn_valid(PHYS_PFN(last)));
 }
 

@@ -23,7 +23,7 @@ bool rdma_phys_is_ram(u64 phys, size_t len)
 	u64 last;
 
 	if (check_add_overflow(phys, (u64)len - 1, &last) ||
-	    last > PHYS_ADDR_MAX)
+	    PHYS_PFN(last) != last >> PAGE_SHIFT)
 		return false;
 	for (phys &= PAGE_MASK; phys <= last; phys += PAGE_SIZE) {
 		page = pfn_to_online_page(PHYS_PFN(phys));
