@@ -172,9 +172,9 @@ def command(kern, out, memory, append):
                 f"mem={memory}M", "uml_dir=.", "seccomp=on", "ncpus=2",
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
-    # the IOMMU is for KUnit: virtio does not ask for it
-    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "pci-testdev", "-device", "virtio-serial",
-            "-device", "virtconsole,chardev=tty",
+    # the IOMMU is for KUnit, and the device behind it: virtio does not ask for it
+    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "pci-testdev",
+            "-device", "virtio-serial", "-device", "virtconsole,chardev=tty",
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                        "multidevs=remap",
             "-virtfs", f"local,path={out},mount_tag=out,security_model=none",

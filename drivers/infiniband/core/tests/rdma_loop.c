@@ -1488,6 +1488,32 @@ static void loop_test_mr_reuse(struct kunit *test)
 	}
 }
 
+/* Of a list with more entries than the MR has pages, as many as fit. */
+static void loop_test_mr_prefix(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *buf = loop_alloc(test, &loop->client, 3, 0, GFP_KERNEL);
+	struct ib_device *dev = loop->client.dev;
+	struct rdma_sge_iter iter;
+	struct ib_mr *mr;
+
+	loop_shape(buf, 0, 3 * PAGE_SIZE);
+	mr = ib_alloc_mr(loop->client.pd, IB_MR_TYPE_MEM_REG, 2);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mr);
+	buf->mr = mr;
+	list_add(&buf->entry, &loop->client.registered);
+
+	KUNIT_ASSERT_EQ(test, 0, rdma_map_sgl(dev, &iter, buf->sgl, buf->nents,
+					      DMA_TO_DEVICE));
+	KUNIT_EXPECT_EQ(test, 0, rdma_fill_ib_mr(mr, &iter, PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, mr->length, 2 * PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, iter.nents, 1);
+	KUNIT_EXPECT_EQ(test, 0, rdma_fill_ib_mr(mr, &iter, PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, mr->length, PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, iter.nents, 0);
+	rdma_unmap_sgl(dev, buf->sgl, buf->nents, DMA_TO_DEVICE);
+}
+
 /*
  * SGEs of one MR, and what is between them goes on to the end of a page. The
  * empty one before them stands for no memory.
@@ -1920,8 +1946,8 @@ static void loop_test_user_pd(struct kunit *test)
 	}
 }
 
-/* The key that an MR had, or will have, in another use. */
-static void loop_test_bad_lkey(struct kunit *test)
+/* An SGE of an MR whose key or address is off by that, on each of the sides */
+static void loop_bad_mr_sge(struct kunit *test, u32 key, int by)
 {
 	struct loop *loop = test->priv;
 	enum loop_side side;
@@ -1932,13 +1958,20 @@ static void loop_test_bad_lkey(struct kunit *test)
 		buf = loop_small_buf(test, loop_side_end(loop, side));
 		seed = loop_fill(test, buf);
 		loop_register(test, buf, LOOP_WRITABLE);
-		buf->sges[0].lkey ^= 0xff;
+		buf->sges[0].lkey ^= key;
+		buf->sges[0].addr += by;
 		KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
 				loop_bad_local(test, side, buf->sges, 1));
 		loop_unmap(buf);
 		loop_check(test, buf, seed);
 		loop_buf_put(test, buf);
 	}
+}
+
+/* The key that an MR had, or will have, in another use. */
+static void loop_test_bad_lkey(struct kunit *test)
+{
+	loop_bad_mr_sge(test, 0xff, 0);
 }
 
 static const struct loop_range {
@@ -1957,22 +1990,8 @@ KUNIT_ARRAY_PARAM_DESC(loop_ranges, loop_ranges, name);
 static void loop_test_bad_range(struct kunit *test)
 {
 	const struct loop_range *param = test->param_value;
-	struct loop *loop = test->priv;
-	enum loop_side side;
-	struct loop_buf *buf;
-	u32 seed;
 
-	for (side = 0; side < LOOP_SIDES; side++) {
-		buf = loop_small_buf(test, loop_side_end(loop, side));
-		seed = loop_fill(test, buf);
-		loop_register(test, buf, LOOP_WRITABLE);
-		buf->sges[0].addr += param->by;
-		KUNIT_EXPECT_EQ(test, IB_WC_LOC_PROT_ERR,
-				loop_bad_local(test, side, buf->sges, 1));
-		loop_unmap(buf);
-		loop_check(test, buf, seed);
-		loop_buf_put(test, buf);
-	}
+	loop_bad_mr_sge(test, 0, param->by);
 }
 
 /* A completion handler that posts again, to the QP that is being flushed. */
@@ -2294,6 +2313,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE_PARAM(loop_test_mr_page_end, loop_ops_gen_params),
 	KUNIT_CASE(loop_test_mr_page_size),
 	KUNIT_CASE(loop_test_mr_reuse),
+	KUNIT_CASE(loop_test_mr_prefix),
 	KUNIT_CASE(loop_test_mr_parts),
 	KUNIT_CASE(loop_test_mr_pages),
 	KUNIT_CASE(loop_test_mr_forged),
