@@ -210,6 +210,7 @@ class Memory:
 class Totals:
     def __init__(self, memory=None):
         self.passed = self.failed = self.skipped = 0
+        self.failures = []
         self.memory = memory
 
     def key(self, kernels, *what):
@@ -241,9 +242,16 @@ class Totals:
                 print(f"  {what}")
             for what in failed:
                 print(f"  FAILED {what}")
+                self.failures.append(f"FAILED {name}: {what}")
             for what in by_reason(skipped):
                 print(f"  skipped {what}")
             sys.stdout.flush()
+
+    def end(self):
+        """The failures once more, where who reads the end of a long log finds them."""
+        for what in self.failures:
+            print(what)
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
 
 
 def by_reason(skipped):
@@ -455,7 +463,7 @@ def main():
     build({kind: tests for kind, tests in kinds.items() if tests}, totals, jobs)
     for thread in threads:
         thread.join()
-    print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")
+    totals.end()
     sys.exit(totals.failed > 0)
 
 

@@ -53,6 +53,17 @@ class Guest(unittest.TestCase):
         self.assertEqual(counts, (0, 1, 1))
         self.assertIn("FAILED rxe connect", text)
 
+    def test_end(self):
+        """What failed stands together at the end, and the sum below it."""
+        totals, printed = harness.Totals(), io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            totals.add("x in uml", 1, ["rxe connect: no route"], [], 1)
+            totals.add("y in uml", 1, [], ["rxe verify (no disk)"], 1)
+            totals.end()
+        self.assertEqual(printed.getvalue().splitlines()[-2:],
+                         ["FAILED x in uml: rxe connect: no route",
+                          "2 passed, 1 failed, 1 skipped"])
+
     def test_ends_early(self):
         for output in ("", GOOD.replace("1..2", "1..3"), "1..0\n"):
             self.assertIn("did not finish (status 3", self.run_it(output, status=3)[1])

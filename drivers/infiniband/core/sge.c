@@ -581,7 +581,8 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  * @dir: direction of the transfer
  *
  * After this @mr is ready for an IB_WR_REG_MR. All of @sgl is in it, or the call
- * fails; with rdma_map_sgl() and rdma_fill_ib_mr() several MRs can share it. The caller unmaps by rdma_unmap_sgl().
+ * fails; with rdma_map_sgl() and rdma_fill_ib_mr() several MRs can share it. The
+ * caller unmaps by rdma_unmap_sgl().
  *
  * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
  *	@page_size is more than PAGE_SIZE.

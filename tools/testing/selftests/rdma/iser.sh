@@ -93,7 +93,7 @@ initiator_up()
 	# it ends with a signal to all of its process group
 	setsid iscsid -f > "$LOG/iscsid" 2>&1 &
 	ISCSID=$!
-	wait_for 20 eval 'iscsiadm -m session 2>&1 | grep -q "No active"'
+	wait_for 60 eval 'iscsiadm -m session 2>&1 | grep -q "No active"'
 }
 
 initiator_down()
@@ -197,7 +197,7 @@ t_verify()
 
 t_disconnect()
 {
-	host_disconnect && wait_for 10 gone
+	host_disconnect && wait_for 60 gone
 }
 
 # session_is ATTRIBUTE VALUE: what the two have agreed on
@@ -219,7 +219,7 @@ t_solicited()
 	session_is initial_r2t 1 && session_is immediate_data 0 || return 1
 	SIZE=256K verify 512 16k 256k || return 1
 	[ "$(data_outs)" = 0 ] || { say "unsolicited data"; return 1; }
-	host_disconnect && wait_for 10 gone
+	host_disconnect && wait_for 60 gone
 }
 
 # The first 64k go with and behind the command, then without immediate data.
@@ -236,7 +236,7 @@ t_unsolicited()
 		SIZE=256K verify 512 16k 64k 256k || return 1
 		say "$(($(data_outs) - before)) data-out PDUs"
 		[ "$(data_outs)" -gt "$before" ] || { say "no unsolicited data"; return 1; }
-		host_disconnect && wait_for 10 gone || return 1
+		host_disconnect && wait_for 60 gone || return 1
 	done
 }
 
@@ -251,14 +251,14 @@ t_cycle()
 		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
 	done
-	wait_for 10 gone
+	wait_for 60 gone
 }
 
 # check_alive: after what happened the data still has to be right
 check_alive()
 {
 	host_connect || { say "cannot connect afterwards"; return 1; }
-	SIZE=512K verify 4k 64k && host_disconnect && wait_for 10 gone
+	SIZE=512K verify 4k 64k && host_disconnect && wait_for 60 gone
 }
 
 t_unload_host()
@@ -267,7 +267,7 @@ t_unload_host()
 	# the disk is in use, and so is the module
 	! modprobe -r ib_iser 2> /dev/null || { say "unloaded under I/O"; return 1; }
 	# the disk is open as long as fio is there
-	host_disconnect && wait_for 10 gone && load_stop || return 1
+	host_disconnect && wait_for 60 gone && load_stop || return 1
 	modprobe -r ib_iser || { say "cannot unload ib_iser"; return 1; }
 	check_alive
 }
@@ -280,7 +280,7 @@ t_unload_target()
 	[ ! -d /sys/module/ib_isert ] || { say "cannot unload ib_isert"; return 1; }
 	load_stop && target_up || return 1
 	live 60 || { say "no recovery"; return 1; }
-	host_disconnect && wait_for 10 gone && check_alive
+	host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_target_gone()
@@ -291,7 +291,7 @@ t_target_gone()
 	echo 1 > "$TPG/enable"
 	live 60 || { say "no recovery"; return 1; }
 	SIZE=512K verify 64k || return 1
-	load_stop && host_disconnect && wait_for 10 gone && check_alive
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_device_gone_host()
@@ -300,7 +300,7 @@ t_device_gone_host()
 	rdma link delete r0 && wire_links "$TYPE" || return 1
 	live 60 || { say "no recovery"; return 1; }
 	SIZE=512K verify 64k || return 1
-	load_stop && host_disconnect && wait_for 10 gone && check_alive
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_device_gone_target()
@@ -310,14 +310,14 @@ t_device_gone_target()
 	# isert does not listen again by itself
 	rmdir "$NP" && target_listen && live 60 || { say "no recovery"; return 1; }
 	SIZE=512K verify 64k || return 1
-	load_stop && host_disconnect && wait_for 10 gone && check_alive
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_global_rkey()
 {
 	modprobe -r ib_iser && modprobe ib_iser always_register=N || return 1
 	host_connect && SIZE=256K verify 512 16k 256k && host_disconnect &&
-		wait_for 10 gone
+		wait_for 60 gone
 	local ret=$?
 
 	modprobe -r ib_iser && return $ret
@@ -418,7 +418,7 @@ t_fail_alloc_host()
 	[ -e "$nth" ] || skip "no fail-nth" || return
 	echo 1000000 > "$nth"
 	host_connect && all=$((1000000 - $(cat "$nth"))) || return 1
-	host_disconnect && wait_for 10 gone || return 1
+	host_disconnect && wait_for 60 gone || return 1
 	for n in 60 65 70 80; do
 		echo $((all * n / 100)) > "$nth"
 		connect_or_not || return 1

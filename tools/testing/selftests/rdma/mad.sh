@@ -19,22 +19,24 @@ listening()
 	rdma resource show cm_id link r1 | grep -q LISTEN
 }
 
-# pair SECONDS COMMAND...: on both ends, which have to end well
+# pair SECONDS COMMAND...: on both ends, which have to end well; $ends says how
+# they did
 pair()
 {
-	local server seconds=$1 status=0
+	local server seconds=$1 client=0 status=0
 
 	shift
 	# shellcheck disable=SC2086
 	timeout $((seconds + 10)) "$@" $LISTENER > "$LOG/server" 2>&1 &
 	server=$!
-	wait_for 10 listening || { say "the server does not listen"; return 1; }
+	wait_for 60 listening || { ends="the server does not listen"; return 1; }
 	# shellcheck disable=SC2086
-	timeout "$seconds" "$@" $CALLER > "$LOG/client" 2>&1 || status=1
+	timeout "$seconds" "$@" $CALLER > "$LOG/client" 2>&1 || client=$?
 	# it listens on if nobody came
-	[ $status = 0 ] || kill $server 2> /dev/null
-	wait $server 2> /dev/null || status=1
-	return $status
+	[ $client = 0 ] || kill $server 2> /dev/null
+	wait $server 2> /dev/null || status=$?
+	ends="client $client ($(tail -n1 "$LOG/client")), server $status ($(tail -n1 "$LOG/server"))"
+	[ $client = 0 ] && [ $status = 0 ]
 }
 
 # connect [SECONDS]: connects, moves data there and back, disconnects
@@ -50,7 +52,7 @@ t_connect()
 
 	before=$(wire_bytes)
 	for ((i = 0; i < CYCLES; i++)); do
-		connect || { say "connect $i: $(tail -n1 "$LOG/client")"; return 1; }
+		connect || { say "connect $i: $ends"; return 1; }
 	done
 	[ $(($(wire_bytes) - before)) -gt $((CYCLES * 5 * 4096)) ] ||
 		{ say "too few bytes on the wire"; return 1; }
@@ -60,7 +62,7 @@ t_connect()
 t_crowd()
 {
 	LISTENER='' CALLER="-s $A1 -b $A0" pair 60 ucmatose -c $((5 * CYCLES)) -C 2 ||
-		{ say "$(tail -n1 "$LOG/client")"; return 1; }
+		{ say "$ends"; return 1; }
 }
 
 # sends that cannot be mapped; the connection manager tries again, or gives up

@@ -170,7 +170,7 @@ t_fio()
 
 t_disconnect()
 {
-	host_disconnect && wait_for 10 gone
+	host_disconnect && wait_for 60 gone
 }
 
 t_cycle()
@@ -184,14 +184,14 @@ t_cycle()
 		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
 	done
-	wait_for 10 gone
+	wait_for 60 gone
 }
 
 # check_alive: after what happened the data still has to be right
 check_alive()
 {
 	host_connect || { say "cannot connect afterwards"; return 1; }
-	SIZE=$SOME verify 4k 64k && host_disconnect && wait_for 10 gone
+	SIZE=$SOME verify 4k 64k && host_disconnect && wait_for 60 gone
 }
 
 t_unload_host()
@@ -217,7 +217,7 @@ t_target_gone()
 	target_listen || return 1
 	live 60 || { say "no reconnect"; return 1; }
 	SIZE=$SOME verify 64k
-	load_stop && host_disconnect && wait_for 10 gone && check_alive
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_device_gone_host()
@@ -235,13 +235,13 @@ t_device_gone_target()
 	# nvmet lets go of the port, and does not listen again by itself
 	rm $PORT/subsystems/$NQN
 	wire_links "$TYPE" && target_listen && live 120 || { say "no reconnect"; return 1; }
-	load_stop && host_disconnect && wait_for 10 gone && check_alive
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
 t_global_rkey()
 {
 	modprobe -r nvme-rdma && modprobe nvme-rdma register_always=N || return 1
-	host_connect && verify 4k 64k 1m && host_disconnect && wait_for 10 gone
+	host_connect && verify 4k 64k 1m && host_disconnect && wait_for 60 gone
 	local ret=$?
 
 	modprobe -r nvme-rdma && return $ret
@@ -250,7 +250,7 @@ t_global_rkey()
 t_srq()
 {
 	target_down && modprobe nvmet-rdma use_srq=Y && target_up || return 1
-	host_connect && verify 4k 64k && host_disconnect && wait_for 10 gone
+	host_connect && verify 4k 64k && host_disconnect && wait_for 60 gone
 	local ret=$? start=$SECONDS
 
 	# ib_drain_qp() gives up after a minute, and does not say so

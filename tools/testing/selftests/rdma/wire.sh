@@ -67,7 +67,7 @@ capture_start()
 	tcpdump -i d0 -s 0 -B 65536 -Z root -w "$CAPTURE" tcp or udp port 4791 \
 		2> "$CAPTURE.log" &
 	TCPDUMP=$!
-	wait_for 20 grep -q "listening on" "$CAPTURE.log"
+	wait_for 60 grep -q "listening on" "$CAPTURE.log"
 }
 
 # wire_links TYPE: also to bring a device back that a test has removed
