@@ -127,6 +127,9 @@ static inline int rdma_map_sge_page(struct ib_pd *pd, struct ib_sge *sge,
  * @sge: the SGE as the map call filled it, not a slice of it; it is not changed
  * @dir: direction given to the map call
  *
+ * It takes the device, not the PD: what is mapped is mapped for the device, and may
+ * outlive QP and PD. So it takes an SGE of any PD of @dev, and looks at no key.
+ *
  * Context: Any; does not sleep.
  */
 static inline void rdma_unmap_sge(struct ib_device *dev,
@@ -163,6 +166,23 @@ static inline int rdma_sge_slice(struct ib_sge *slice, const struct ib_sge *map,
 	slice->length = len;
 	slice->lkey = map->lkey;
 	return 0;
+}
+
+/**
+ * rdma_mr_sge - make an SGE for all of a memory region
+ * @sge: SGE to fill: the region's iova, length and lkey
+ * @mr: the region, mapped; its key is the one under which it is registered next
+ *
+ * For WRs of one's own that start or end in the region. rdma_sge_slice() makes parts
+ * of it. Nothing is mapped: the list that is in @mr is, and is unmapped.
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_mr_sge(struct ib_sge *sge, const struct ib_mr *mr)
+{
+	sge->addr = mr->iova;
+	sge->length = mr->length;
+	sge->lkey = mr->lkey;
 }
 
 /**

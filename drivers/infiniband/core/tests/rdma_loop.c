@@ -819,9 +819,7 @@ static void loop_map_mr(struct kunit *test, struct loop_buf *buf,
 
 	wr = loop_post_reg(test, buf, access);
 	KUNIT_ASSERT_EQ(test, loop_wait(test, wr), IB_WC_SUCCESS);
-	buf->sges[0].addr = mr->iova;
-	buf->sges[0].length = mr->length;
-	buf->sges[0].lkey = mr->lkey;
+	rdma_mr_sge(&buf->sges[0], mr);
 }
 
 static void loop_register(struct kunit *test, struct loop_buf *buf, int access)

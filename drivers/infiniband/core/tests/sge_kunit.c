@@ -547,6 +547,23 @@ static void sge_test_slice(struct kunit *test)
 				-EINVAL);
 }
 
+static void sge_test_mr_sge(struct kunit *test)
+{
+	const struct ib_mr mr = {
+		.iova = 0x1234567800000123, .length = 5000,
+		.lkey = 0x77, .rkey = 0x88,
+	};
+	struct ib_sge sge;
+
+	rdma_mr_sge(&sge, &mr);
+	KUNIT_EXPECT_EQ(test, sge.addr, 0x1234567800000123);
+	KUNIT_EXPECT_EQ(test, sge.length, 5000);
+	KUNIT_EXPECT_EQ(test, sge.lkey, 0x77);
+	KUNIT_EXPECT_EQ(test, rdma_sge_slice(&sge, &sge, 4000, 1000), 0);
+	KUNIT_EXPECT_EQ(test, sge.addr, 0x1234567800000123 + 4000);
+	KUNIT_EXPECT_EQ(test, sge.lkey, 0x77);
+}
+
 static void sge_expect_sync(struct kunit *test, const char *who, size_t off,
 			    size_t len)
 {
@@ -1419,6 +1436,7 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE(sge_test_slice),
 	KUNIT_CASE_PARAM(sge_test_sync, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_list_sync, sge_gen_params),
+	KUNIT_CASE(sge_test_mr_sge),
 	KUNIT_CASE(sge_test_inline),
 	KUNIT_CASE_PARAM(sge_test_list, sge_gen_params),
 	KUNIT_CASE(sge_test_list_limits),
