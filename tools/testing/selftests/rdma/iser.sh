@@ -391,7 +391,7 @@ t_fail_alloc()
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
 	[ "$TYPE" != siw ] ||
 		skip "siw's connection manager does not survive it" || return
-	initiator_up && fail_slab_in 'ib_iser|rdma_rxe|siw' || return 1
+	initiator_up && fail_in $FAIL_SLAB 'ib_iser|rdma_rxe|siw' || return 1
 	for n in 1 3 10; do
 		fail_tasks 'kworker|iscsi_' 1
 		fail_slab probability=$n && connect_or_not

@@ -304,7 +304,7 @@ t_fail_alloc()
 	[ "$TYPE" != siw ] ||
 		skip "siw's connection manager does not survive it" || return
 	modprobe nvme-rdma
-	fail_slab_in 'nvme|nvmet|rdma_rxe|siw'
+	fail_in $FAIL_SLAB 'nvme|nvmet|rdma_rxe|siw'
 	fail_tasks kworker 1
 	for n in 1 2 3 5 8 10; do
 		fail_slab probability="$n" || return 1

@@ -415,6 +415,14 @@ def c_messages(times="8"):
     print(f"bytes={ends[0].bytes + ends[1].bytes}")
 
 
+def c_stream(size, times):
+    """Messages of one size, one way."""
+    ends = pair()
+    for _ in range(int(times)):
+        ends[0].send(some_bytes(int(size)))
+        ends[1].receive()
+
+
 def rdma_once(initiator, remote, local, flags, mr_flags=USE_ONCE):
     """One READ or WRITE between remote, mapped by the peer, and a list of local Memory."""
     target = initiator.peer

@@ -107,6 +107,21 @@ t_messages()
 	rds_wire messages
 }
 
+# What receives a message maps each of its fragments. What sends it maps it once.
+t_map_calls()
+{
+	local n
+
+	[ -d "$FAIL_MAP" ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	rds stream 1048576 1 || return 1
+	fail_map probability=100 space=$OFTEN || return 1
+	rds stream 1048576 20 || return 1
+	n=$((OFTEN - $(cat "$FAIL_MAP/space")))
+	fail_map
+	say "$n mappings"
+	[ $n -ge $((20 * (1 + 256))) ] && [ $n -lt $((20 * (3 + 256))) ]
+}
+
 t_rdma_write()
 {
 	rds_wire rdma write && nothing_pinned
@@ -260,7 +275,7 @@ t_fail_alloc()
 	local n ret=0 hit=0
 
 	[ -d $FAIL_SLAB ] || skip "no CONFIG_FAILSLAB" || return
-	fail_slab_in 'rds|rdma_rxe'
+	fail_in $FAIL_SLAB 'rds|rdma_rxe'
 	load_start faults || return 1
 	fail_tasks kworker 1
 	for n in 1 3 10; do
@@ -281,7 +296,7 @@ cleanup()
 	wire_down
 }
 
-TESTS="messages rdma_write rdma_read mr get_mr bounds atomics masked_atomics
+TESTS="messages map_calls rdma_write rdma_read mr get_mr bounds atomics masked_atomics
 	refused_atomics pool congestion lost cancel device_gone unload fail_connect fail_io fail_alloc"
 
 ktap_print_header

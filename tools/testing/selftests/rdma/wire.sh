@@ -217,19 +217,19 @@ fail_tasks()
 	done 2> /dev/null
 }
 
-# fail_slab_in PATTERN: under these modules alone, where the kernel can tell. A file
+# fail_in FOLDER PATTERN: under these modules alone, where the kernel can tell. A file
 # system reads in kworkers, too.
-fail_slab_in()
+fail_in()
 {
 	local name size addr start='' end=''
 
-	[ -e $FAIL_SLAB/require-start ] || return 0
+	[ -e "$1"/require-start ] || return 0
 	while read -r name size _ _ _ addr _; do
-		[[ $name =~ ^($1) ]] || continue
+		[[ $name =~ ^($2) ]] || continue
 		[[ $start && $start < $addr ]] || start=$addr
 		addr=$(printf '0x%x' $((addr + size)))
 		[[ $end > $addr ]] || end=$addr
 	done < /proc/modules
-	echo "$start" > $FAIL_SLAB/require-start
-	echo "$end" > $FAIL_SLAB/require-end
+	echo "$start" > "$1"/require-start
+	echo "$end" > "$1"/require-end
 }
