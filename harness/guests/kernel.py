@@ -94,16 +94,18 @@ def run_main(main):
 
 
 class Kernel:
-    def __init__(self, kind, tree=None, plain=False):
+    def __init__(self, kind, tree=None, plain=False, crc=None):
+        """CRC is a folder with a crc32.h that takes the place of the architecture's."""
         arch, image, fragments, debug = KINDS[kind]
         self.kind = kind
         self.arch = arch
         self.tree = pathlib.Path(tree or TOP / "build/linux").resolve()
-        self.out = self.tree / f"build-{kind}{'-plain' if plain else ''}"
+        self.out = self.tree / f"build-{kind}{'-plain' if plain else ''}{'-crc' if crc else ''}"
         self.image = self.out / image
         self.modules = self.out / "modules"
         # the others have the host's root file system
         self.initramfs = self.out / "initramfs" if kind == "i386" else None
+        self.flags = [f"CFLAGS_crc32-main.o=-DCONFIG_CRC32_ARCH -I{crc}"] if crc else []
         self.preload = self.out / "uml-ipi.so" if kind == "uml" else None
         names = fragments + (["plain"] if plain else debug)
         self.fragments = [CONFIGS / f"{name}.config" for name in names]
@@ -120,7 +122,7 @@ class Kernel:
     def make(self, *args, **kwargs):
         cmd = ["make", "-s", "-C", self.tree, f"O={self.out.name}",
                f"-j{len(os.sched_getaffinity(0)) + 1}", "CC=ccache gcc",
-               f"KASAN_SANITIZE=$(if $(filter {' '.join(KASAN)},$(obj)/),y,n)", *args]
+               f"KASAN_SANITIZE=$(if $(filter {' '.join(KASAN)},$(obj)/),y,n)", *self.flags, *args]
         return subprocess.run(cmd, env=self.env, **kwargs)
 
     def config(self):

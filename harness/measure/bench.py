@@ -4,7 +4,9 @@
 
     bench.py [--pairs N] [--keep] [--profile] [PART...]
 
-Parts: builder rxe siw nvme-rxe nvme-siw sizes; all of them unless told otherwise.
+Parts: builder rxe siw nvme-rxe nvme-siw crc-rxe crc-nvme-rxe sizes; all of them unless
+told otherwise. In those of crc, both kernels do crc32_le() by the CPU's carry-less
+multiplication, as x86 does: by a table, as UML does, it is most of what rxe costs.
 
 Both kernels are built from one configuration without debug options, and boot side by
 side. Then they take turns (stock, series, stock, ...): one does a load, and what the
@@ -39,7 +41,7 @@ from proof import demo  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent
 BUILT = kernel.TOP / "build/bench"
-PARTS = ["builder", "rxe", "siw", "nvme-rxe", "nvme-siw", "sizes"]
+PARTS = ["builder", "rxe", "siw", "nvme-rxe", "nvme-siw", "crc-rxe", "crc-nvme-rxe", "sizes"]
 # how often the guests of a pair take turns with each load
 ROUNDS = 5
 # with two, a host that takes one away while it holds a lock lets the other spin
@@ -55,6 +57,11 @@ RDMA_LOADS = [
     ("WRITE 64 KiB", "write", 65536, {"rxe": 1000, "siw": 9000}, 8),
     ("WRITE 1 MiB", "write", 1048576, {"rxe": 60, "siw": 600}, 4),
 ]
+
+# what sge_bench.c calls them
+BUILDER_DEVICES = {"software": "software device", "direct": "direct mapping"}
+BUILDER_MAPS = {"single": "one SGE", "bvec": "one bio_vec", "list": "64-entry scatterlist",
+                "bvecs": "64 bio_vecs", "mr": "64 entries in an MR"}
 
 # name, fio's --rw, KiB, {device: how many}
 START_OF_FIO = ("fio alone", "randread", 4, {"rxe": 1, "siw": 1})
@@ -141,10 +148,10 @@ OBJECTS = [
 def part_loads(part):
     """[(load, count, the guest's command)]"""
     device = part.split("-")[-1]
-    if part in ("rxe", "siw"):
+    if part in ("rxe", "siw", "crc-rxe"):
         return [(name, count[device], f"turn {{}} move {what} {size} {count[device]} {depth}")
                 for name, what, size, count, depth in RDMA_LOADS]
-    if part.startswith("nvme-"):
+    if "nvme-" in part:
         return [(name, count[device],
                  f"FIO='--rw={rw} --bs={kib}k --size=64M --io_size={kib * count[device]}k' "
                  "turn {} t_fio")
@@ -167,7 +174,7 @@ def script(parts):
         if part == "builder":
             lines += ['insmod "$BENCH_MODULES/sge_bench.ko" || fail sge_bench', *turns,
                       "rmmod sge_bench"]
-        elif part in ("rxe", "siw"):
+        elif "nvme-" not in part and turns:
             lines += ["(", f"connect {device}", *turns, "disconnect", ") || exit"]
         elif turns:
             # one of the tests of nvme.sh, for once
@@ -322,7 +329,7 @@ def build_modules(name, kern):
 def costs(run, part, load, count):
     """us for each operation, round by round; of fio without its start."""
     start = 0
-    if part.startswith("nvme-"):
+    if "nvme-" in part:
         start = statistics.median(run.seconds[part, START_OF_FIO[0]])
     return [(spent - start) / count * 1e6 for spent in run.seconds[part, load]]
 
@@ -345,14 +352,12 @@ def table(title, columns, rows):
 
 
 def builder_table(runs):
-    names = {"software": "software device", "direct": "direct mapping",
-             "single": "one SGE", "list": "64-entry scatterlist"}
     rows = []
-    for device in ("software", "direct"):
-        for what in ("single", "list"):
+    for device in BUILDER_DEVICES:
+        for what in BUILDER_MAPS:
             blocks = [[block for block in run.blocks if block[:2] == (device, what)]
                       for run in runs]
-            rows.append(row(f"{names[device]}, {names[what]}",
+            rows.append(row(f"{BUILDER_DEVICES[device]}, {BUILDER_MAPS[what]}",
                             *([[block[i] / 1000 for block in of_run] for of_run in blocks]
                               for i in (2, 3))))
     return table("ns for map, fill, unmap", ("by hand", "builder", "ratio", "range"), rows)
@@ -361,7 +366,8 @@ def builder_table(runs):
 def load_tables(stock, series, parts):
     lines = []
     titles = {"rxe": "rxe, in the kernel", "siw": "siw, in the kernel",
-              "nvme-rxe": "NVMe-oF over rxe", "nvme-siw": "NVMe-oF over siw"}
+              "nvme-rxe": "NVMe-oF over rxe", "nvme-siw": "NVMe-oF over siw",
+              "crc-rxe": "rxe, quick crc32", "crc-nvme-rxe": "NVMe-oF over rxe, quick crc32"}
     for part in parts:
         if part in titles:
             rows = [row(load, *([costs(run, part, load, count) for run in runs]
@@ -544,8 +550,15 @@ def head(kernels, args):
     ]
 
 
+def of_kernel(parts, crc):
+    """Those of the usual pair of kernels, or of the one with a quick crc32."""
+    return [part for part in parts if part != "sizes" and part.startswith("crc-") == crc]
+
+
 def measure(kernels, pairs, parts):
     """{kernel: [Guest]}"""
+    for name, kern in kernels.items():
+        build_modules(name, kern)
     runs = {name: [] for name in kernels}
     for pair in range(pairs):
         for name, run in run_pair(kernels, parts).items():
@@ -555,6 +568,8 @@ def measure(kernels, pairs, parts):
 
 
 def profile(kernels, parts):
+    for name, kern in kernels.items():
+        build_modules(name, kern)
     profiles = {name: Profile(name) for name in kernels}
     run_pair(kernels, [part for part in parts if part != "builder"], profiles)
     return profile_text(*profiles.values())
@@ -576,25 +591,29 @@ def main():
         parser.error("--keep is for all parts and at least five pairs")
     parts = [part for part in PARTS if part in (args.parts or PARTS)]
     trees = {"stock": demo.stock_tree(), "series": kernel.TOP / "build/linux"}
-    kernels = {name: kernel.Kernel("uml", tree, plain=True) for name, tree in trees.items()}
+    # the pairs of kernels that have something to do, and what
+    pairs = [({name: kernel.Kernel("uml", tree, plain=True, crc=crc)
+               for name, tree in trees.items()}, of_kernel(parts, bool(crc)))
+             for crc in (None, SOURCE / "crc")]
+    kernels = pairs[0][0]
+    pairs = [pair for pair in pairs if pair[1]]
     out = kernel.TOP / "out"
     out.mkdir(exist_ok=True)
-    if set(parts) != {"sizes"}:
-        for name, kern in kernels.items():
+    for pair, _ in pairs:
+        for kern in pair.values():
             kern.build()
-            build_modules(name, kern)
     lines = head(kernels, args)
     if args.profile:
-        text = profile(kernels, parts)
+        text = "\n".join(profile(*pair) for pair in pairs)
         (out / "bench-profile.txt").write_text(text)
         print("\n" + text, end="")
         return
 
-    if set(parts) != {"sizes"}:
-        runs = measure(kernels, args.pairs, parts)
-        if "builder" in parts:
+    for pair, what in pairs:
+        runs = measure(pair, args.pairs, what)
+        if "builder" in what:
             lines += builder_table(runs["series"])
-        lines += load_tables(runs["stock"], runs["series"], parts)
+        lines += load_tables(runs["stock"], runs["series"], what)
     if "sizes" in parts:
         lines += size_tables(trees)
     text = "\n".join(lines).rstrip() + "\n"

@@ -8,6 +8,7 @@
  * Each line: device, what was mapped, picoseconds for each map, fill and unmap by
  * hand, and by the builder. They take turns in who goes first, from read to read.
  */
+#include <linux/bvec.h>
 #include <linux/debugfs.h>
 #include <linux/dma-mapping.h>
 #include <linux/ktime.h>
@@ -19,6 +20,7 @@
 #include <rdma/sge.h>
 
 #define BENCH_NENTS	64
+#define BENCH_MAX_SGE	16
 #define BENCH_LOOPS	SZ_256K
 #define BENCH_DIR	DMA_TO_DEVICE
 
@@ -32,7 +34,12 @@ static struct dentry *file;
 
 static void *bench_buf;
 static struct scatterlist bench_sgl[BENCH_NENTS];
-static struct ib_sge sges[BENCH_NENTS], expected[BENCH_NENTS];
+static struct bio_vec bench_bvecs[BENCH_NENTS];
+static struct bvec_iter bench_iter, bench_iter_1;
+static struct ib_sge bench_sges[BENCH_NENTS], expected[BENCH_NENTS];
+static struct ib_mr *bench_mr;
+static u64 bench_pages[BENCH_NENTS], expected_pages[BENCH_NENTS];
+static int bench_npages;
 
 /*
  * By hand. The wrappers are those of <rdma/ib_verbs.h> at the time, with the
@@ -89,10 +96,19 @@ static void hand_unmap_sg(struct ib_device *dev, struct scatterlist *sg,
 		dma_unmap_sg(dev->dma_device, sg, nents, dir);
 }
 
-static noinline __noclone int hand_single(struct ib_pd *pd, struct ib_sge *sge,
-					  void *buf)
+static u64 hand_map_bvec(struct ib_device *dev, const struct bio_vec *bvec,
+			 enum dma_data_direction dir)
 {
-	sge->addr = hand_map_single(pd->device, buf, BENCH_LEN, BENCH_DIR);
+	if (!ib_has_dma_device(dev))
+		return bvec_phys(bvec);
+	return dma_map_phys(dev->dma_device, bvec_phys(bvec), bvec->bv_len, dir,
+			    0);
+}
+
+static noinline __noclone int hand_single(struct ib_pd *pd, struct ib_sge *sge)
+{
+	sge->addr = hand_map_single(pd->device, bench_buf, BENCH_LEN,
+				    BENCH_DIR);
 	if (hand_mapping_error(pd->device, sge->addr))
 		return -ENOMEM;
 	sge->length = BENCH_LEN;
@@ -103,33 +119,82 @@ static noinline __noclone int hand_single(struct ib_pd *pd, struct ib_sge *sge,
 	return 0;
 }
 
-static noinline __noclone int hand_sgl(struct ib_pd *pd, struct ib_sge *sge,
-				       struct scatterlist *sgl, int nents)
+static noinline __noclone int hand_bvec(struct ib_pd *pd, struct ib_sge *sge)
+{
+	struct bio_vec bv = mp_bvec_iter_bvec(bench_bvecs, bench_iter_1);
+
+	sge->addr = hand_map_bvec(pd->device, &bv, BENCH_DIR);
+	if (hand_mapping_error(pd->device, sge->addr))
+		return -ENOMEM;
+	sge->length = bv.bv_len;
+	sge->lkey = pd->local_dma_lkey;
+	barrier();
+	hand_unmap_single(pd->device, sge->addr, sge->length, BENCH_DIR);
+	return 0;
+}
+
+static noinline __noclone int hand_list(struct ib_pd *pd, struct ib_sge *sge)
 {
 	struct scatterlist *sg;
 	int i, n;
 
-	n = hand_map_sg(pd->device, sgl, nents, BENCH_DIR);
+	n = hand_map_sg(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
 	if (n <= 0)
 		return -ENOMEM;
-	for_each_sg(sgl, sg, n, i) {
+	for_each_sg(bench_sgl, sg, n, i) {
 		sge[i].addr = sg_dma_address(sg);
 		sge[i].length = sg_dma_len(sg);
 		sge[i].lkey = pd->local_dma_lkey;
 	}
 	barrier();
-	hand_unmap_sg(pd->device, sgl, nents, BENCH_DIR);
+	hand_unmap_sg(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
+	return 0;
+}
+
+static noinline __noclone int hand_bvecs(struct ib_pd *pd, struct ib_sge *sge)
+{
+	struct bvec_iter iter;
+	struct bio_vec bv;
+	int i, n = 0;
+
+	for_each_mp_bvec(bv, bench_bvecs, iter, bench_iter) {
+		sge[n].addr = hand_map_bvec(pd->device, &bv, BENCH_DIR);
+		if (hand_mapping_error(pd->device, sge[n].addr))
+			return -ENOMEM;
+		sge[n].length = bv.bv_len;
+		sge[n++].lkey = pd->local_dma_lkey;
+	}
+	barrier();
+	for (i = 0; i < n; i++)
+		hand_unmap_single(pd->device, sge[i].addr, sge[i].length,
+				  BENCH_DIR);
+	return 0;
+}
+
+/* More than a WR's SGEs, so it takes an MR. ib_sg_to_pages() is the series'. */
+static noinline __noclone int hand_mr(struct ib_pd *pd, struct ib_sge *sge)
+{
+	int n, mapped;
+
+	n = hand_map_sg(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
+	if (n <= BENCH_MAX_SGE)
+		return -ENOMEM;
+	mapped = ib_map_mr_sg(bench_mr, bench_sgl, n, NULL, PAGE_SIZE);
+	if (mapped != n)
+		return -EINVAL;
+	barrier();
+	hand_unmap_sg(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
 	return 0;
 }
 
 /* By the builder */
 
 static noinline __noclone int builder_single(struct ib_pd *pd,
-					     struct ib_sge *sge, void *buf)
+					     struct ib_sge *sge)
 {
 	int ret;
 
-	ret = rdma_map_sge_single(pd, sge, buf, BENCH_LEN, BENCH_DIR);
+	ret = rdma_map_sge_single(pd, sge, bench_buf, BENCH_LEN, BENCH_DIR);
 	if (ret)
 		return ret;
 	barrier();
@@ -137,89 +202,179 @@ static noinline __noclone int builder_single(struct ib_pd *pd,
 	return 0;
 }
 
-static noinline __noclone int builder_sgl(struct ib_pd *pd, struct ib_sge *sge,
-					  struct scatterlist *sgl, int nents)
+static noinline __noclone int builder_bvec(struct ib_pd *pd, struct ib_sge *sge)
 {
 	int n;
 
-	n = rdma_fill_ib_sge_from_sgl(pd, sge, nents, sgl, nents, BENCH_DIR);
+	n = rdma_fill_ib_sge_from_bvec(pd, sge, 1, bench_bvecs, bench_iter_1,
+				       BENCH_DIR);
 	if (n < 0)
 		return n;
 	barrier();
-	rdma_unmap_sgl(pd->device, sgl, nents, BENCH_DIR);
+	rdma_unmap_sges(pd->device, sge, n, BENCH_DIR);
 	return 0;
 }
 
-static int bench_loop(bool list, bool builder, u64 *ps)
+static noinline __noclone int builder_list(struct ib_pd *pd, struct ib_sge *sge)
 {
-	int i, ret = 0, loops = list ? BENCH_LOOPS / BENCH_NENTS : BENCH_LOOPS;
-	struct ib_sge *sge = sges;
+	int n;
+
+	n = rdma_fill_ib_sge_from_sgl(pd, sge, BENCH_NENTS, bench_sgl,
+				      BENCH_NENTS, BENCH_DIR);
+	if (n < 0)
+		return n;
+	barrier();
+	rdma_unmap_sgl(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
+	return 0;
+}
+
+static noinline __noclone int builder_bvecs(struct ib_pd *pd,
+					    struct ib_sge *sge)
+{
+	int n;
+
+	n = rdma_fill_ib_sge_from_bvec(pd, sge, BENCH_NENTS, bench_bvecs,
+				       bench_iter, BENCH_DIR);
+	if (n < 0)
+		return n;
+	barrier();
+	rdma_unmap_sges(pd->device, sge, n, BENCH_DIR);
+	return 0;
+}
+
+static noinline __noclone int builder_mr(struct ib_pd *pd, struct ib_sge *sge)
+{
+	struct rdma_sge_iter iter;
+	int ret;
+
+	ret = rdma_map_sgl(pd->device, &iter, bench_sgl, BENCH_NENTS,
+			   BENCH_DIR);
+	if (ret)
+		return ret;
+	if (rdma_count_ib_sge(pd, &iter) <= BENCH_MAX_SGE)
+		return -EINVAL;
+	ret = rdma_fill_ib_mr(bench_mr, &iter, PAGE_SIZE);
+	if (ret || iter.nents)
+		return ret ?: -EINVAL;
+	barrier();
+	rdma_unmap_sgl(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
+	return 0;
+}
+
+/* a loop for each: an indirect call would be a part of what is measured */
+#define BENCH_LOOP(what)						\
+static int loop_##what(struct ib_sge *sge, int loops)			\
+{									\
+	int ret = 0;							\
+									\
+	while (!ret && loops--)						\
+		ret = what(bench_pd, sge);				\
+	return ret;							\
+}
+
+BENCH_LOOP(hand_single)
+BENCH_LOOP(hand_bvec)
+BENCH_LOOP(hand_list)
+BENCH_LOOP(hand_bvecs)
+BENCH_LOOP(hand_mr)
+BENCH_LOOP(builder_single)
+BENCH_LOOP(builder_bvec)
+BENCH_LOOP(builder_list)
+BENCH_LOOP(builder_bvecs)
+BENCH_LOOP(builder_mr)
+
+#define BENCH_WHAT(name, loops)						\
+	{ #name, { loop_hand_##name, loop_builder_##name }, loops }
+
+static const struct {
+	const char *name;
+	int (*loop[2])(struct ib_sge *sge, int loops);
+	int loops;
+} bench_what[] = {
+	BENCH_WHAT(single, BENCH_LOOPS),
+	BENCH_WHAT(bvec, BENCH_LOOPS),
+	BENCH_WHAT(list, BENCH_LOOPS / BENCH_NENTS),
+	BENCH_WHAT(bvecs, BENCH_LOOPS / BENCH_NENTS),
+	BENCH_WHAT(mr, BENCH_LOOPS / BENCH_NENTS),
+};
+
+static int bench_time(int what, int how, u64 *ps)
+{
+	struct ib_sge *sge = bench_sges;
+	int ret, loops = bench_what[what].loops;
 	ktime_t start;
 
 	/* a ULP's are not at an address known at compile time */
 	OPTIMIZER_HIDE_VAR(sge);
 	start = ktime_get();
-	if (list && builder)
-		for (i = 0; !ret && i < loops; i++)
-			ret = builder_sgl(bench_pd, sge, bench_sgl,
-					  BENCH_NENTS);
-	else if (list)
-		for (i = 0; !ret && i < loops; i++)
-			ret = hand_sgl(bench_pd, sge, bench_sgl, BENCH_NENTS);
-	else if (builder)
-		for (i = 0; !ret && i < loops; i++)
-			ret = builder_single(bench_pd, sge, bench_buf);
-	else
-		for (i = 0; !ret && i < loops; i++)
-			ret = hand_single(bench_pd, sge, bench_buf);
-
+	ret = bench_what[what].loop[how](sge, loops);
 	*ps = div_u64(ktime_to_ns(ktime_sub(ktime_get(), start)) * 1000, loops);
 	return ret;
 }
 
-/* Both ways have to lead to the same SGEs. */
-static int bench_compare(bool list)
+/* Both ways have to lead to the same SGEs, or pages of the MR. */
+static int bench_compare(int what)
 {
-	int ret;
+	int how, ret;
 
-	memset(sges, 0, sizeof(sges));
-	ret = list ? hand_sgl(bench_pd, sges, bench_sgl, BENCH_NENTS) :
-		     hand_single(bench_pd, sges, bench_buf);
-	if (ret)
-		return ret;
-	memcpy(expected, sges, sizeof(sges));
-	memset(sges, 0, sizeof(sges));
-	ret = list ? builder_sgl(bench_pd, sges, bench_sgl, BENCH_NENTS) :
-		     builder_single(bench_pd, sges, bench_buf);
-	if (ret)
-		return ret;
-	return memcmp(expected, sges, sizeof(sges)) ? -EIO : 0;
+	for (how = 0; how < 2; how++) {
+		memset(bench_sges, 0, sizeof(bench_sges));
+		memset(bench_pages, 0, sizeof(bench_pages));
+		bench_npages = 0;
+		ret = bench_what[what].loop[how](bench_sges, 1);
+		if (ret)
+			return ret;
+		if (!bench_npages && !bench_sges[0].length)
+			return -EIO;
+		if (how && (memcmp(expected, bench_sges, sizeof(expected)) ||
+			    memcmp(expected_pages, bench_pages,
+				   sizeof(expected_pages))))
+			return -EIO;
+		memcpy(expected, bench_sges, sizeof(expected));
+		memcpy(expected_pages, bench_pages, sizeof(expected_pages));
+	}
+	return 0;
 }
 
 static int bench_show(struct seq_file *s, void *unused)
 {
 	static bool first;
-	unsigned int what;
 	u64 ps[2];
-	int ret;
+	int i, dma, ret;
 
-	for (what = 0; what < 4; what++) {
-		bool dma = what & 1, list = what & 2;
-
+	for (dma = 0; dma < 2; dma++) {
 		bench_dev->dma_device = dma ? dma_dev : NULL;
-		ret = bench_compare(list) ?:
-		      bench_loop(list, first, &ps[first]) ?:
-		      bench_loop(list, !first, &ps[!first]);
-		if (ret)
-			return ret;
-		seq_printf(s, "%s %s %llu %llu\n", dma ? "direct" : "software",
-			   list ? "list" : "single", ps[0], ps[1]);
-		cond_resched();
+		for (i = 0; i < ARRAY_SIZE(bench_what); i++) {
+			ret = bench_compare(i) ?:
+			      bench_time(i, first, &ps[first]) ?:
+			      bench_time(i, !first, &ps[!first]);
+			if (ret)
+				return ret;
+			seq_printf(s, "%s %s %llu %llu\n",
+				   dma ? "direct" : "software",
+				   bench_what[i].name, ps[0], ps[1]);
+			cond_resched();
+		}
 	}
 	first = !first;
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(bench);
+
+static int bench_set_page(struct ib_mr *mr, u64 addr)
+{
+	if (bench_npages == BENCH_NENTS)
+		return -ENOMEM;
+	bench_pages[bench_npages++] = addr;
+	return 0;
+}
+
+static int bench_map_mr_sg(struct ib_mr *mr, struct scatterlist *sgl, int nents,
+			   unsigned int *offset)
+{
+	bench_npages = 0;
+	return ib_sg_to_pages(mr, sgl, nents, offset, bench_set_page);
+}
 
 /* Every other page, so that there is nothing to merge. */
 static int bench_alloc(void)
@@ -229,15 +384,23 @@ static int bench_alloc(void)
 	bench_buf = alloc_pages_exact(2 * BENCH_NENTS * PAGE_SIZE, GFP_KERNEL);
 	bench_dev = kzalloc_obj(*bench_dev);
 	bench_pd = kzalloc_obj(*bench_pd);
-	if (!bench_buf || !bench_dev || !bench_pd)
+	bench_mr = kzalloc_obj(*bench_mr);
+	if (!bench_buf || !bench_dev || !bench_pd || !bench_mr)
 		return -ENOMEM;
+	bench_dev->ops.map_mr_sg = bench_map_mr_sg;
+	bench_mr->device = bench_dev;
 	bench_pd->device = bench_dev;
 	bench_pd->local_dma_lkey = 0x1234;
 
 	sg_init_table(bench_sgl, BENCH_NENTS);
-	for (i = 0; i < BENCH_NENTS; i++)
-		sg_set_buf(&bench_sgl[i], bench_buf + 2 * i * PAGE_SIZE,
-			   PAGE_SIZE);
+	for (i = 0; i < BENCH_NENTS; i++) {
+		void *page = bench_buf + 2 * i * PAGE_SIZE;
+
+		sg_set_buf(&bench_sgl[i], page, PAGE_SIZE);
+		bvec_set_virt(&bench_bvecs[i], page, PAGE_SIZE);
+	}
+	bench_iter.bi_size = BENCH_NENTS * PAGE_SIZE;
+	bench_iter_1.bi_size = PAGE_SIZE;
 
 	dma_dev = root_device_register("sge_bench");
 	if (IS_ERR(dma_dev))
@@ -249,6 +412,7 @@ static void bench_free(void)
 {
 	if (!IS_ERR_OR_NULL(dma_dev))
 		root_device_unregister(dma_dev);
+	kfree(bench_mr);
 	kfree(bench_pd);
 	kfree(bench_dev);
 	if (bench_buf)

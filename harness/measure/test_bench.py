@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,14 +50,18 @@ class Numbers(unittest.TestCase):
         self.assertEqual(bench.costs(run, "nvme-rxe", "reads", 1000), [2000, 4000])
 
     def test_builder(self):
-        blocks = [("direct", "single", 10000, 9000), ("direct", "single", 10000, 7000),
-                  ("direct", "single", 10000, 8000)]
-        blocks += [(device, what, 5000, 5000) for device, what in
-                   (("software", "single"), ("software", "list"), ("direct", "list"))]
+        blocks = [("direct", "single", 10000, cost) for cost in (9000, 7000, 8000)]
+        blocks += [(device, what, 5000, 5000) for device in bench.BUILDER_DEVICES
+                   for what in bench.BUILDER_MAPS if (device, what) != ("direct", "single")]
         lines = bench.builder_table([Run(blocks=blocks)])
-        self.assertEqual([line.split()[-4:] for line in lines[2:4]],
+        self.assertEqual([line.split()[-4:] for line in lines[5:7]],
                          [["5.0", "5.0", "1.00", "1.00-1.00"],
                           ["10.0", "8.0", "0.80", "0.80-0.80"]])
+
+    def test_builder_knows_what_the_module_measures(self):
+        text = (bench.SOURCE / "sge_bench.c").read_text()
+        self.assertEqual(re.findall(r"^\tBENCH_WHAT\((\w+)", text, re.M),
+                         list(bench.BUILDER_MAPS))
 
     def test_table(self):
         lines = bench.table("what", ("a", "bbb"), [("x", "1.0", "2"), ("y" * 32, "10.0", "3")])
@@ -71,12 +76,57 @@ class Numbers(unittest.TestCase):
                          [["a", "16", "24", "+8"], ["b", "8", "-", "-"], ["c", "-", "8", "-"]])
 
 
+CRC = """
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+typedef uint8_t u8;
+typedef uint32_t u32;
+enum { CRC32_LE_OPTIMIZATION };
+static u32 crc32_le_base(u32 crc, const u8 *p, size_t len)
+{
+	while (len--) {
+		crc ^= *p++;
+		for (int i = 0; i < 8; i++)
+			crc = (crc >> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+	}
+	return crc;
+}
+#include "crc32.h"
+int main(void)
+{
+	static u8 bytes[1100];
+	int len, i;
+
+	for (i = 0; i < sizeof(bytes); i++)
+		bytes[i] = i * i >> 3;
+	for (len = 0; len < 1000; len++)
+		for (i = 0; i < 17; i++)
+			if (crc32_le_arch(~len, bytes + i, len) !=
+			    crc32_le_base(~len, bytes + i, len))
+				return 1;
+	return crc32_optimizations_arch() != CRC32_LE_OPTIMIZATION;
+}
+"""
+
+
+class Crc(unittest.TestCase):
+    def test_quick_and_slow_are_the_same(self):
+        """Two kernels that both compute another checksum would understand each other."""
+        if " pclmulqdq " not in pathlib.Path("/proc/cpuinfo").read_text():
+            self.skipTest("the CPU has no carry-less multiplication")
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", f"-I{bench.SOURCE}/crc", "-x", "c",
+                            "-", "-o", f"{folder}/crc"], input=CRC, text=True, check=True)
+            self.assertEqual(subprocess.run([f"{folder}/crc"]).returncode, 0)
+
+
 class Guests(unittest.TestCase):
     def test_each_load_is_in_the_script(self):
         text = bench.script(bench.PARTS)
         for load in bench.RDMA_LOADS:
-            self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 2 * bench.ROUNDS)
-        self.assertEqual(text.count(" t_fio\n"), 2 * bench.ROUNDS * len(bench.NVME_LOADS))
+            self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 3 * bench.ROUNDS)
+        self.assertEqual(text.count(" t_fio\n"), 3 * bench.ROUNDS * len(bench.NVME_LOADS))
         self.assertEqual(text.count(" builder\n"), bench.ROUNDS)
         self.assertNotIn("turn nvme", bench.script(["rxe"]))
 
