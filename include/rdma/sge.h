@@ -142,7 +142,7 @@ static inline void rdma_unmap_sge(struct ib_device *dev,
 
 /**
  * rdma_sge_slice - make an SGE for a part of a mapping
- * @slice: SGE to fill
+ * @slice: SGE to fill, which may be @map itself
  * @map: SGE as a map call filled it, or a slice
  * @offset: start of the part, in bytes from the start of @map
  * @len: length of the part in bytes
@@ -171,7 +171,7 @@ static inline int rdma_sge_slice(struct ib_sge *slice, const struct ib_sge *map,
 /**
  * rdma_mr_sge - make an SGE for all of a memory region
  * @sge: SGE to fill: the region's iova, length and lkey
- * @mr: the region, mapped; its key is the one under which it is registered next
+ * @mr: the region, mapped, of less than 4 GiB; with the key that it is registered by
  *
  * For WRs of one's own that start or end in the region. rdma_sge_slice() makes parts
  * of it. Nothing is mapped: the list that is in @mr is, and is unmapped.

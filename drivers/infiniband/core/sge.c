@@ -89,7 +89,7 @@ static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
 /**
  * rdma_map_sgl - map a scatterlist, to be filled into SGEs or MRs
  * @dev: device that is to reach it
- * @iter: where to start: at the first byte of the list
+ * @iter: set to the first byte of the list
  * @sgl: the scatterlist, which may hold peer-to-peer memory
  * @nents: number of its entries
  * @dir: direction of the transfer
@@ -194,10 +194,10 @@ static __always_inline int iter_fill(struct ib_pd *pd, struct ib_sge *sges,
  * rdma_fill_ib_sge - fill SGEs with what comes next of a mapped scatterlist
  * @pd: protection domain of the QP that the SGEs are posted to
  * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
- * @max_sge: how many there are
+ * @max_sge: how many there are, at least 1
  * @iter: where to start; moves on by what is in the SGEs then
  *
- * What is contiguous for the device becomes one SGE.
+ * What is contiguous for the device becomes one SGE, of up to 32 bits in length.
  *
  * Context: Any; does not sleep.
  * Return: how many of the SGEs are filled; 0 at the end of the list.
