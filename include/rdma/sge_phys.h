@@ -9,7 +9,7 @@
 #include <linux/highmem.h>
 #include <linux/io.h>
 
-bool rdma_phys_is_ram(u64 phys, size_t len);
+bool rdma_phys_is_ram(u64 phys, size_t len, bool write);
 
 /**
  * rdma_phys_is_sane - look for an SGE of our own that is wrong

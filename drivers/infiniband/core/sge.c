@@ -126,9 +126,12 @@ int rdma_map_sgl(struct ib_device *dev, struct rdma_sge_iter *iter,
 		if (ret)
 			return ret;
 	} else if (IS_ENABLED(CONFIG_PCI_P2PDMA)) {
-		for_each_sg(sgl, sg, nents, i)
+		for_each_sg(sgl, sg, nents, i) {
+			if (!sg_page(sg))
+				return -EINVAL;
 			if (is_pci_p2pdma_page(sg_page(sg)))
 				return -EREMOTEIO;
+		}
 	}
 	iter->sg = sgl;
 	iter->nents = sgt.nents;

@@ -8,16 +8,17 @@
  * rdma_phys_is_ram - whether a peer may name this memory
  * @phys: CPU physical address from the peer: anything may be there
  * @len: how many bytes, at least 1
+ * @write: whether the peer is to change it
  *
  * Holes between banks of RAM have pages, too, reserved ones, and need not be in the
  * linear map. So has memory from before there was a page allocator. The zero page
- * is the only one of these that a ULP lets peers read.
+ * is the only one of these that a ULP lets peers read, and not one to write to.
  *
  * Context: Any; does not sleep.
  * Return: true if all of it is RAM that the page allocator gave to someone or may
- *	give, or the zero page.
+ *	give, or the zero page and not to be changed.
  */
-bool rdma_phys_is_ram(u64 phys, size_t len)
+bool rdma_phys_is_ram(u64 phys, size_t len, bool write)
 {
 	struct page *page;
 	u64 last;
@@ -28,7 +29,8 @@ bool rdma_phys_is_ram(u64 phys, size_t len)
 	for (phys &= PAGE_MASK; phys <= last; phys += PAGE_SIZE) {
 		page = pfn_to_online_page(PHYS_PFN(phys));
 		if (!page ||
-		    (PageReserved(page) && !is_zero_pfn(PHYS_PFN(phys))))
+		    (PageReserved(page) &&
+		     (write || !is_zero_pfn(PHYS_PFN(phys)))))
 			return false;
 	}
 	return true;

@@ -423,7 +423,8 @@ static void loop_dereg_mr(struct loop_buf *buf)
 	if (!buf->mr)
 		return;
 	list_del(&buf->entry);
-	ib_dereg_mr(buf->mr);
+	/* it fails if the driver has lost a reference */
+	WARN_ON(ib_dereg_mr(buf->mr));
 	buf->mr = NULL;
 }
 
@@ -1169,6 +1170,35 @@ static void loop_test_empty_read(struct kunit *test)
 			      far->sges[0].addr, far->mr->rkey);
 	KUNIT_EXPECT_EQ(test, loop_wait(test, read), IB_WC_SUCCESS);
 	loop_ping(test, near->end);
+}
+
+/* The same, while the peer still answers others. */
+static void loop_test_empty_reads(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *far = loop_buf(test, &loop->server, SZ_256K, 0,
+					GFP_KERNEL);
+	struct loop_buf *near = loop_buf(test, &loop->client, SZ_256K, 0,
+					 GFP_KERNEL);
+	u32 seed = loop_fill(test, far);
+	struct loop_wr *reads[4];
+	struct ib_sge sge;
+	int i;
+
+	loop_register(test, far, IB_ACCESS_REMOTE_READ);
+	loop_register(test, near,
+		      IB_ACCESS_LOCAL_WRITE | IB_ACCESS_REMOTE_WRITE);
+	for (i = 0; i < ARRAY_SIZE(reads); i++) {
+		sge = loop_slice(test, near->sges, 0, i % 2 ? 0 : SZ_256K);
+		reads[i] = loop_post_rdma(test, near->end, IB_WR_RDMA_READ,
+					  &sge, 1, far->sges[0].addr,
+					  far->mr->rkey);
+	}
+	for (i = 0; i < ARRAY_SIZE(reads); i++)
+		KUNIT_EXPECT_EQ(test, loop_wait(test, reads[i]), IB_WC_SUCCESS);
+	loop_ping(test, near->end);
+	loop_unmap(near);
+	loop_check(test, near, seed);
 }
 
 /* From 1 to all SGEs here; if there are SGEs at the peer, from all to 1. */
@@ -2283,6 +2313,9 @@ static void loop_test_unsafe_rkey(struct kunit *test)
 	loop_reconnect(test);
 	loop_unsafe_ram(test, IB_WR_RDMA_WRITE);
 	loop_unsafe_ram(test, IB_WR_RDMA_READ);
+	if (loop_may_sink(test, false))
+		loop_refused(test, IB_WR_RDMA_WRITE, page_to_phys(ZERO_PAGE(0)),
+			     server->pd->unsafe_global_rkey);
 
 	far = loop_small_buf(test, server);
 	addr = loop_addr(test, far, true);
@@ -2303,6 +2336,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(loop_test_read, loop_builders_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE(loop_test_empty_read),
+	KUNIT_CASE(loop_test_empty_reads),
 	KUNIT_CASE_PARAM(loop_test_sges, loop_ops_gen_params),
 	KUNIT_CASE(loop_test_long_lived),
 	KUNIT_CASE_PARAM(loop_test_highmem, loop_builders_gen_params),

@@ -1345,26 +1345,30 @@ static void sge_test_is_ram(struct kunit *test)
 	unsigned long pfn = page_to_pfn(t->pages);
 	u64 end;
 
-	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, 1));
-	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys + P - 1, 2));
-	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, SGE_AREA));
-	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(page_to_phys(ZERO_PAGE(0)),
-						 P));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, 1, false));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys + P - 1, 2, false));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, SGE_AREA, false));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(t->phys, SGE_AREA, true));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(page_to_phys(ZERO_PAGE(0)), P,
+						 false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(page_to_phys(ZERO_PAGE(0)), P,
+						  true));
 
-	while (rdma_phys_is_ram(PFN_PHYS(pfn), P))
+	while (rdma_phys_is_ram(PFN_PHYS(pfn), P, false))
 		pfn++;
 	end = PFN_PHYS(pfn);
-	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(end - 16, 16));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 16, 17));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 2 * P, 3 * P));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end, 1));
+	KUNIT_EXPECT_TRUE(test, rdma_phys_is_ram(end - 16, 16, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 16, 17, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end - 2 * P, 3 * P, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(end, 1, false));
 
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 1));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 2));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX - P + 1, P));
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys, SIZE_MAX));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 1, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX, 2, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(U64_MAX - P + 1, P, false));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys, SIZE_MAX, false));
 	/* not to be cut off to a page of ours */
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys | 1ULL << 63, 1));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(t->phys | 1ULL << 63, 1,
+						  false));
 }
 
 /* Those of a hole are no RAM, and those of the kernel are not for a peer. */
@@ -1379,7 +1383,7 @@ static void sge_test_is_ram_reserved(struct kunit *test)
 			break;
 	if (pfn == page_to_pfn(t->pages))
 		kunit_skip(test, "no reserved page");
-	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(PFN_PHYS(pfn), 1));
+	KUNIT_EXPECT_FALSE(test, rdma_phys_is_ram(PFN_PHYS(pfn), 1, false));
 }
 
 static void sge_test_is_sane(struct kunit *test)
