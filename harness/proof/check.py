@@ -29,6 +29,7 @@ SUBMITTER = ("Submitter", "submitter@example.org")
 IGNORED_TYPES = {
     "FILE_PATH_CHANGES": "get_maintainer.pl is asked about each new file instead",
     "UNKNOWN_COMMIT_ID": "the base is one commit, without Linux's history",
+    "MISSING_FIXES_TAG": "not every commit can be told, and a wrong one is worse than none",
 }
 # words that codespell takes for misspelled ones
 KNOWN_WORDS = {

@@ -35,7 +35,8 @@ pair()
 	# it listens on if nobody came
 	[ $client = 0 ] || kill $server 2> /dev/null
 	wait $server 2> /dev/null || status=$?
-	ends="client $client ($(tail -n1 "$LOG/client")), server $status ($(tail -n1 "$LOG/server"))"
+	ends="client $client ($(tail -n1 "$LOG/client"))"
+	ends="$ends, server $status ($(tail -n1 "$LOG/server"))"
 	[ $client = 0 ] && [ $status = 0 ]
 }
 

@@ -296,8 +296,9 @@ cleanup()
 	wire_down
 }
 
-TESTS="messages map_calls rdma_write rdma_read mr get_mr bounds atomics masked_atomics
-	refused_atomics pool congestion lost cancel device_gone unload fail_connect fail_io fail_alloc"
+TESTS="messages map_calls rdma_write rdma_read mr get_mr bounds atomics
+	masked_atomics refused_atomics pool congestion lost cancel device_gone unload fail_connect
+	fail_io fail_alloc"
 
 ktap_print_header
 [ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
