@@ -133,6 +133,10 @@ class Pure(unittest.TestCase):
         self.assertEqual(check.first_error("words\nmake: *** [x] Error 1"), "make: *** [x] Error 1")
         self.assertEqual(check.first_error("\n"), "failed without a word")
 
+    def test_warnings_of_a_counted_assertion(self):
+        line = "a.h:1:1: error: call to '__compiletime_assert_%d' declared with attribute error: x\n"
+        self.assertEqual(check.new_messages(check.warnings(line % 7), check.warnings(line % 9)), [])
+
     def test_uncompiled(self):
         out = "make[3]: *** No rule to make target 'd/a.o'.  Stop.\nd/b.c:1: error: e\n"
         self.assertEqual(check.uncompiled(out), {"d/a.o"})
