@@ -64,8 +64,9 @@ wire_up()
 capture_start()
 {
 	: > "$CAPTURE.log"
-	tcpdump -i d0 -s 0 -B 65536 -Z root -w "$CAPTURE" tcp or udp port 4791 \
-		2> "$CAPTURE.log" &
+	# a file that it opens itself it would chown(), which not every file system takes
+	tcpdump -i d0 -s 0 -B 65536 -Z root -w - tcp or udp port 4791 \
+		> "$CAPTURE" 2> "$CAPTURE.log" &
 	TCPDUMP=$!
 	wait_for 60 grep -q "listening on" "$CAPTURE.log"
 }
