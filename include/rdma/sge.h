@@ -141,6 +141,31 @@ static inline void rdma_unmap_sge(struct ib_device *dev,
 }
 
 /**
+ * rdma_unmap_sges - unmap SGEs that were mapped one by one
+ * @dev: device that the SGEs were mapped for
+ * @sges: the SGEs as they were filled
+ * @n: how many there are
+ * @dir: direction given to the map call
+ *
+ * For rdma_fill_ib_sge_from_bvec(), and for arrays of what rdma_unmap_sge()
+ * unmaps.
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_unmap_sges(struct ib_device *dev,
+				   const struct ib_sge *sges, int n,
+				   enum dma_data_direction dir)
+{
+	int i;
+
+	if (!ib_has_dma_device(dev))
+		return;
+	for (i = 0; i < n; i++)
+		dma_unmap_phys(dev->dma_device, sges[i].addr, sges[i].length,
+			       dir, 0);
+}
+
+/**
  * rdma_sge_slice - make an SGE for a part of a mapping
  * @slice: SGE to fill, which may be @map itself
  * @map: SGE as a map call filled it, or a slice
@@ -244,16 +269,50 @@ static inline void rdma_fill_ib_sge_inline(struct ib_sge *sge, const void *buf,
 int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 			      int max_sge, struct scatterlist *sgl, int nents,
 			      enum dma_data_direction dir);
-int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
-			       int max_sge, const struct bio_vec *bvecs,
-			       struct bvec_iter iter,
-			       enum dma_data_direction dir);
+int __rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
+				 int max_sge, const struct bio_vec *bvecs,
+				 struct bvec_iter iter,
+				 enum dma_data_direction dir);
 int rdma_map_mr_sgl(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		    unsigned int offset, unsigned int page_size,
 		    enum dma_data_direction dir);
 int rdma_map_mr_sgl_pi(struct ib_mr *mr, struct scatterlist *sgl, int nents,
 		       struct scatterlist *pi_sgl, int pi_nents,
 		       unsigned int page_size, enum dma_data_direction dir);
+
+/**
+ * rdma_fill_ib_sge_from_bvec - map bio_vecs and fill SGEs with them
+ * @pd: protection domain of the QP that the SGEs are posted to
+ * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
+ * @max_sge: how many there are
+ * @bvecs: the bio_vecs
+ * @iter: where in @bvecs to start, and for how many bytes
+ * @dir: direction of the transfer
+ *
+ * What is physically contiguous becomes one SGE. The caller unmaps by
+ * rdma_unmap_sges().
+ *
+ * Context: Any; does not sleep.
+ * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
+ *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO for peer-to-peer
+ *	memory; %-ENOMEM if a mapping failed. On error nothing is mapped, and no
+ *	SGE holds an address of it.
+ */
+static inline int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd,
+					     struct ib_sge *sges, int max_sge,
+					     const struct bio_vec *bvecs,
+					     struct bvec_iter iter,
+					     enum dma_data_direction dir)
+{
+	if (likely(iter.bi_size && max_sge > 0 &&
+		   iter.bi_size == mp_bvec_iter_len(bvecs, iter)))
+		return rdma_map_sge_page(pd, sges,
+					 mp_bvec_iter_page(bvecs, iter),
+					 mp_bvec_iter_offset(bvecs, iter),
+					 iter.bi_size, dir) ?: 1;
+	return __rdma_fill_ib_sge_from_bvec(pd, sges, max_sge, bvecs, iter,
+					    dir);
+}
 
 /**
  * struct rdma_sge_iter - what is left of a mapped scatterlist
@@ -284,13 +343,55 @@ int rdma_fill_ib_mr(struct ib_mr *mr, struct rdma_sge_iter *iter,
 
 /* lists of memory, afterwards */
 
-void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir);
-void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
-			   int nents, enum dma_data_direction dir);
-void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
-			      int nents, enum dma_data_direction dir);
-void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
-		     enum dma_data_direction dir);
+/**
+ * rdma_unmap_sgl - undo rdma_map_sgl(), or what maps a scatterlist in one call
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_unmap_sgl(struct ib_device *dev,
+				  struct scatterlist *sgl, int nents,
+				  enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_unmap_sg(dev->dma_device, sgl, nents, dir);
+}
+
+/**
+ * rdma_sync_sgl_for_cpu - let the CPU look at a mapped scatterlist
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_sync_sgl_for_cpu(struct ib_device *dev,
+					 struct scatterlist *sgl, int nents,
+					 enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_sg_for_cpu(dev->dma_device, sgl, nents, dir);
+}
+
+/**
+ * rdma_sync_sgl_for_device - give a mapped scatterlist back to the device
+ * @dev: device that the scatterlist was mapped for
+ * @sgl: the scatterlist
+ * @nents: number of entries given to the map call
+ * @dir: direction given to the map call
+ *
+ * Context: Any; does not sleep.
+ */
+static inline void rdma_sync_sgl_for_device(struct ib_device *dev,
+					    struct scatterlist *sgl, int nents,
+					    enum dma_data_direction dir)
+{
+	if (ib_has_dma_device(dev))
+		dma_sync_sg_for_device(dev->dma_device, sgl, nents, dir);
+}
 
 #endif /* _RDMA_SGE_H */

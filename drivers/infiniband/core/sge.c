@@ -69,21 +69,20 @@ bool rdma_is_linear(const void *buf)
 EXPORT_SYMBOL(rdma_is_linear);
 
 /*
- * Whether an SGE may get @len bytes longer, which follow it in memory. A device
- * that does no DMA takes anything.
+ * Whether one SGE may have all of @len bytes at @addr, which two would have else. A
+ * device that does no DMA takes anything.
  */
-static bool sge_can_grow(struct ib_device *dev, const struct ib_sge *sge,
-			 u32 len, size_t max_len)
+static bool sge_can_span(struct ib_device *dev, u64 addr, u64 len,
+			 size_t max_len)
 {
-	u64 boundary_mask = U64_MAX, total = (u64)sge->length + len;
+	u64 boundary_mask = U64_MAX;
 
 	if (ib_has_dma_device(dev)) {
 		max_len = min_t(size_t, max_len, ib_dma_max_seg_size(dev));
 		boundary_mask = dma_get_seg_boundary(dev->dma_device);
 	}
-	return total <= max_len &&
-	       (sge->addr | boundary_mask) ==
-	       ((sge->addr + total - 1) | boundary_mask);
+	return len <= max_len &&
+	       (addr | boundary_mask) == ((addr + len - 1) | boundary_mask);
 }
 
 /**
@@ -158,38 +157,42 @@ static void iter_next(struct rdma_sge_iter *iter)
 	iter->offset = 0;
 }
 
-/* With @sges NULL: counts. */
 static __always_inline int iter_fill(struct ib_pd *pd, struct ib_sge *sges,
 				     int max_sge, struct rdma_sge_iter *iter,
 				     const bool phys)
 {
-	struct ib_sge counted, *sge = NULL, *next = sges ?: &counted;
-	unsigned int step = sges ? 1 : 0;
-	u32 lkey = pd->local_dma_lkey;
-	u64 end = 0;
+	struct rdma_sge_iter it = *iter;
+	u32 len, lkey = pd->local_dma_lkey;
+	struct ib_sge *sge = sges;
+	u64 addr, end = 0;
 	int n = 0;
 
-	for (; iter->nents; iter_next(iter)) {
-		u64 addr = iter_addr(iter, phys);
-		u32 len = iter_len(iter, phys);
-
-		if (unlikely(!len))
-			continue;
-		if (addr == end && sge &&
-		    sge_can_grow(pd->device, sge, len, U32_MAX)) {
+	if (!it.nents)
+		return 0;
+	addr = iter_addr(&it, phys);
+	len = iter_len(&it, phys);
+	for (;;) {
+		if (addr == end && n &&
+		    sge_can_span(pd->device, sge->addr, (u64)sge->length + len,
+				 U32_MAX)) {
 			sge->length += len;
-		} else {
+			end += len;
+		} else if (likely(len)) {
 			if (n == max_sge)
 				break;
-			sge = next;
-			next += step;
+			sge = &sges[n++];
 			sge->addr = addr;
 			sge->length = len;
 			sge->lkey = lkey;
-			n++;
+			end = addr + len;
 		}
-		end = addr + len;
+		iter_next(&it);
+		if (!it.nents)
+			break;
+		addr = iter_addr(&it, phys);
+		len = iter_len(&it, phys);
 	}
+	*iter = it;
 	return n;
 }
 
@@ -226,8 +229,12 @@ EXPORT_SYMBOL(rdma_fill_ib_sge);
 int rdma_count_ib_sge(struct ib_pd *pd, const struct rdma_sge_iter *iter)
 {
 	struct rdma_sge_iter copy = *iter;
+	struct ib_sge sges[8];
+	int n, total = 0;
 
-	return rdma_fill_ib_sge(pd, NULL, INT_MAX, &copy);
+	while ((n = rdma_fill_ib_sge(pd, sges, ARRAY_SIZE(sges), &copy)))
+		total += n;
+	return total;
 }
 EXPORT_SYMBOL(rdma_count_ib_sge);
 
@@ -280,6 +287,10 @@ int rdma_fill_ib_mr(struct ib_mr *mr, struct rdma_sge_iter *iter,
 		return n;
 	if (!n && offset == iter->offset)
 		return -EINVAL;
+	if (n == iter->nents) {
+		iter->nents = 0;
+		return 0;
+	}
 	while (n--)
 		iter_next(iter);
 	iter->offset = offset;
@@ -339,107 +350,58 @@ int rdma_fill_ib_sge_from_sgl(struct ib_pd *pd, struct ib_sge *sges,
 }
 EXPORT_SYMBOL(rdma_fill_ib_sge_from_sgl);
 
-/**
- * rdma_unmap_sgl - undo rdma_map_sgl(), or what maps a scatterlist in one call
- * @dev: device that the scatterlist was mapped for
- * @sgl: the scatterlist
- * @nents: number of entries given to the map call
- * @dir: direction given to the map call
- *
- * Context: Any; does not sleep.
- */
-void rdma_unmap_sgl(struct ib_device *dev, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir)
-{
-	if (ib_has_dma_device(dev))
-		dma_unmap_sg(dev->dma_device, sgl, nents, dir);
-}
-EXPORT_SYMBOL(rdma_unmap_sgl);
-
-/**
- * rdma_sync_sgl_for_cpu - let the CPU look at a mapped scatterlist
- * @dev: device that the scatterlist was mapped for
- * @sgl: the scatterlist
- * @nents: number of entries given to the map call
- * @dir: direction given to the map call
- *
- * Context: Any; does not sleep.
- */
-void rdma_sync_sgl_for_cpu(struct ib_device *dev, struct scatterlist *sgl,
-			   int nents, enum dma_data_direction dir)
-{
-	if (ib_has_dma_device(dev))
-		dma_sync_sg_for_cpu(dev->dma_device, sgl, nents, dir);
-}
-EXPORT_SYMBOL(rdma_sync_sgl_for_cpu);
-
-/**
- * rdma_sync_sgl_for_device - give a mapped scatterlist back to the device
- * @dev: device that the scatterlist was mapped for
- * @sgl: the scatterlist
- * @nents: number of entries given to the map call
- * @dir: direction given to the map call
- *
- * Context: Any; does not sleep.
- */
-void rdma_sync_sgl_for_device(struct ib_device *dev, struct scatterlist *sgl,
-			      int nents, enum dma_data_direction dir)
-{
-	if (ib_has_dma_device(dev))
-		dma_sync_sg_for_device(dev->dma_device, sgl, nents, dir);
-}
-EXPORT_SYMBOL(rdma_sync_sgl_for_device);
-
 /*
  * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
  * by their physical addresses. With @sges NULL: counts.
  */
 static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
-		     const struct bio_vec *bvecs, struct bvec_iter start,
+		     const struct bio_vec *bvecs, struct bvec_iter first,
 		     enum dma_data_direction dir)
 {
 	struct ib_device *dev = pd->device;
-	struct ib_sge run = {};
+	phys_addr_t start = 0, end = 0;
 	struct bvec_iter iter;
 	size_t max_len = 0;
 	struct bio_vec bv;
 	int n = 0, ret;
 
-	for_each_mp_bvec(bv, bvecs, iter, start) {
-		if (!bv.bv_len)
+	for_each_mp_bvec(bv, bvecs, iter, first) {
+		phys_addr_t phys = bvec_phys(&bv);
+
+		if (unlikely(!bv.bv_len))
 			continue;
 		ret = -EREMOTEIO;
-		if (is_pci_p2pdma_page(bv.bv_page))
+		if (unlikely(is_pci_p2pdma_page(bv.bv_page)))
 			goto out_unmap;
-		if (run.length && bvec_phys(&bv) == run.addr + run.length) {
+		if (phys == end && n) {
 			/* it has to fit a bounce buffer, as its parts did */
 			if (!max_len)
 				max_len = ib_has_dma_device(dev) ?
 					dma_max_mapping_size(dev->dma_device) :
 					U32_MAX;
-			if (sge_can_grow(dev, &run, bv.bv_len,
+			if (sge_can_span(dev, start, phys + bv.bv_len - start,
 					 min(max_len, U32_MAX))) {
-				run.length += bv.bv_len;
+				end += bv.bv_len;
 				continue;
 			}
 		}
 		ret = -E2BIG;
-		if (n == max_sge)
+		if (unlikely(n == max_sge))
 			goto out_unmap;
 		if (n && sges) {
-			ret = __rdma_map_sge(pd, &sges[n - 1], run.addr,
-					     run.length, dir);
-			if (ret)
+			ret = __rdma_map_sge(pd, &sges[n - 1], start,
+					     end - start, dir);
+			if (unlikely(ret))
 				goto out_unmap;
 		}
-		run.addr = bvec_phys(&bv);
-		run.length = bv.bv_len;
+		start = phys;
+		end = phys + bv.bv_len;
 		n++;
 	}
 
 	if (!sges)
 		return n;
-	ret = __rdma_map_sge(pd, &sges[n - 1], run.addr, run.length, dir);
+	ret = __rdma_map_sge(pd, &sges[n - 1], start, end - start, dir);
 	if (!ret)
 		return n;
 out_unmap:
@@ -451,40 +413,17 @@ out_unmap:
 	return ret;
 }
 
-/**
- * rdma_fill_ib_sge_from_bvec - map bio_vecs and fill SGEs with them
- * @pd: protection domain of the QP that the SGEs are posted to
- * @sges: SGEs to fill: address, length and @pd's local_dma_lkey each
- * @max_sge: how many there are
- * @bvecs: the bio_vecs
- * @iter: where in @bvecs to start, and for how many bytes
- * @dir: direction of the transfer
- *
- * What is physically contiguous becomes one SGE. The caller unmaps by
- * rdma_unmap_sges().
- *
- * Context: Any; does not sleep.
- * Return: the number of SGEs, from 1 to @max_sge; %-E2BIG if they do not
- *	suffice; %-EINVAL if there is nothing to map; %-EREMOTEIO for peer-to-peer
- *	memory; %-ENOMEM if a mapping failed. On error nothing is mapped, and no
- *	SGE holds an address of it.
- */
-int rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
-			       int max_sge, const struct bio_vec *bvecs,
-			       struct bvec_iter iter,
-			       enum dma_data_direction dir)
+/* For more than one bio_vec, or none */
+int __rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
+				 int max_sge, const struct bio_vec *bvecs,
+				 struct bvec_iter iter,
+				 enum dma_data_direction dir)
 {
-	struct bio_vec bv;
-
 	if (!iter.bi_size)
 		return -EINVAL;
-	bv = mp_bvec_iter_bvec(bvecs, iter);
-	if (bv.bv_len == iter.bi_size && max_sge > 0)
-		return rdma_map_sge_page(pd, sges, bv.bv_page, bv.bv_offset,
-					 bv.bv_len, dir) ?: 1;
 	return bvec_fill(pd, sges, max_sge, bvecs, iter, dir);
 }
-EXPORT_SYMBOL(rdma_fill_ib_sge_from_bvec);
+EXPORT_SYMBOL(__rdma_fill_ib_sge_from_bvec);
 
 /* How many SGEs that takes; or %-EREMOTEIO for peer-to-peer memory */
 int rdma_count_ib_sge_bvec(struct ib_pd *pd, const struct bio_vec *bvecs,
@@ -492,28 +431,6 @@ int rdma_count_ib_sge_bvec(struct ib_pd *pd, const struct bio_vec *bvecs,
 {
 	return bvec_fill(pd, NULL, INT_MAX, bvecs, iter, DMA_NONE);
 }
-
-/**
- * rdma_unmap_sges - unmap SGEs that were mapped one by one
- * @dev: device that the SGEs were mapped for
- * @sges: the SGEs as they were filled
- * @n: how many there are
- * @dir: direction given to the map call
- *
- * For rdma_fill_ib_sge_from_bvec(), and for arrays of what rdma_unmap_sge()
- * unmaps.
- *
- * Context: Any; does not sleep.
- */
-void rdma_unmap_sges(struct ib_device *dev, const struct ib_sge *sges, int n,
-		     enum dma_data_direction dir)
-{
-	int i;
-
-	for (i = 0; i < n; i++)
-		rdma_unmap_sge(dev, &sges[i], dir);
-}
-EXPORT_SYMBOL(rdma_unmap_sges);
 
 /*
  * Maps bio_vecs one after the other into one range of IOVAs, and fills the one

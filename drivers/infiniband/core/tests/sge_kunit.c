@@ -21,6 +21,7 @@
 #define SGE_LKEY	0x1234
 #define SGE_POISON	0x5a
 #define SGE_MAX		8
+#define SGE_COUNTED	33
 #define SGE_ORDER	4
 #define SGE_AREA	(P << SGE_ORDER)
 #define SGE_DIR		DMA_BIDIRECTIONAL
@@ -1167,6 +1168,29 @@ static void sge_test_steps(struct kunit *test)
 	rdma_unmap_sgl(&t->dev, t->sgl, t->nents, SGE_DIR);
 }
 
+/* Each SGE is two entries. */
+static void sge_test_count(struct kunit *test)
+{
+	struct sge_test *t = test->priv;
+	struct rdma_sge_iter iter;
+	struct scatterlist *sgl;
+	int n, i;
+
+	sgl = kunit_kcalloc(test, 2 * SGE_COUNTED, sizeof(*sgl), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, sgl);
+	for (n = 1; n <= SGE_COUNTED; n++) {
+		sg_init_table(sgl, 2 * n);
+		for (i = 0; i < 2 * n; i++)
+			sg_set_page(&sgl[i], t->pages, 16,
+				    i / 2 * 64 + i % 2 * 16);
+		KUNIT_ASSERT_EQ(test, rdma_map_sgl(&t->dev, &iter, sgl, 2 * n,
+						   SGE_DIR), 0);
+		KUNIT_EXPECT_EQ(test, rdma_count_ib_sge(&t->pd, &iter), n);
+		KUNIT_EXPECT_PTR_EQ(test, iter.sg, sgl);
+		rdma_unmap_sgl(&t->dev, sgl, 2 * n, SGE_DIR);
+	}
+}
+
 /* Several MRs of one list, and SGEs for the rest of it */
 static void sge_test_steps_mr(struct kunit *test)
 {
@@ -1455,6 +1479,7 @@ static struct kunit_case sge_cases[] = {
 	KUNIT_CASE_PARAM(sge_test_mr, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_fails, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_steps, sge_gen_params),
+	KUNIT_CASE_PARAM(sge_test_count, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_steps_mr, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi, sge_gen_params),
 	KUNIT_CASE_PARAM(sge_test_mr_pi_fails, sge_gen_params),
