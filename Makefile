@@ -18,7 +18,7 @@ refresh: ## the way back: build/linux's commits into patches/ and the new files
 	@harness/tree/series.py refresh
 series: setup ## out/: each part as mails, signed off by you (V=2: version 2)
 	@harness/tree/series.py series
-demo: tree ## NVMe-oF on physical addresses, end to end; prints what it proved
+demo: tree ## NVMe-oF, iSER and RDS on physical addresses, end to end; prints what it proved
 	@harness/proof/demo.py
 test: tree ## every test (AGAIN=1: also what has passed and is unchanged)
 	@harness/proof/test.py
@@ -32,4 +32,4 @@ guest-uml: tree ## a shell in a UML guest on the patched kernel
 guest-x86: tree ## a shell in an x86-64 guest on the patched kernel (ACCEL=kvm)
 	@harness/guests/guest.py --shell x86
 clean: ## remove out/ and what was built; the trees stay
-	rm -rf out build/*/build-*
+	rm -rf out build/run build/*/build-*

@@ -93,6 +93,17 @@ def run_main(main):
         die("interrupted")
 
 
+def git(tree, *args, missing=None):
+    """What git says of TREE, whoever owns it; MISSING if there is no such thing."""
+    done = subprocess.run(["git", "-c", "safe.directory=*", "-C", tree, *args], capture_output=True,
+                          # that of a folder further up is another one
+                          env=environment(GIT_CEILING_DIRECTORIES=str(pathlib.Path(tree).parent)))
+    if done.returncode and missing is None:
+        why = done.stderr.decode(errors="replace").strip().splitlines() or ["?"]
+        die(f"git {args[0]} in {tree}: {why[-1]}")
+    return missing if done.returncode else done.stdout
+
+
 class Kernel:
     def __init__(self, kind, tree=None, plain=False, crc=None):
         """CRC is a folder with a crc32.h that takes the place of the architecture's."""
@@ -131,13 +142,15 @@ class Kernel:
             if not PLACE.fullmatch(str(place)):
                 die(f"no kernel can be built or run in {place}: a path of up to 200 letters, "
                     "digits and . / + @ ~ = - _ is needed")
+        if not (self.tree / "scripts/kconfig").is_dir():
+            die(f"there is no kernel in {self.tree}: make tree")
         stamp = self.out / ".harness-config"
         want = hashlib.sha256(self.git("ls-files", "-s", "*Kconfig*") +
                               self.git("diff", "--", "*Kconfig*") +
                               b"".join(f.read_bytes() for f in self.fragments)).hexdigest()
         if stamp.exists() and stamp.read_text() == want and (self.out / ".config").exists():
             return
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(exist_ok=True)
         merge = subprocess.run(
             ["scripts/kconfig/merge_config.sh", "-n", "-O", self.out.name, *self.fragments],
             cwd=self.tree, env=self.env, text=True, capture_output=True)
@@ -150,12 +163,12 @@ class Kernel:
                 f"{', '.join(lost) or merge.stderr.strip()[-200:]}")
         stamp.write_text(want)
 
-    def git(self, *args):
-        return subprocess.run(["git", *args], cwd=self.tree, env=environment(),
-                              stdout=subprocess.PIPE).stdout
+    def git(self, *args, **kwargs):
+        return git(self.tree, *args, **kwargs)
 
     def knows(self, option):
-        return self.git("grep", "-E", rf"^\s*(menu)?config {option[7:]}$", "--", "*Kconfig*")
+        return self.git("grep", "-E", rf"^\s*(menu)?config {option[7:]}$", "--", "*Kconfig*",
+                        missing=b"")
 
     def make_initramfs(self, log):
         """One static program, on the kernel's own C library, and the modules under test."""
@@ -179,7 +192,9 @@ class Kernel:
     @contextlib.contextmanager
     def lock(self):
         """Who comes while another one builds here waits, and finds nothing left to do."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.tree.is_dir():
+            die(f"there is no kernel in {self.tree}: make tree")
+        self.out.mkdir(exist_ok=True)
         with open(self.out / ".harness-lock", "w", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

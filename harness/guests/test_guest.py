@@ -47,7 +47,8 @@ class Environment(unittest.TestCase):
                 "import subprocess; from guests import guest\n"
                 "subprocess.run(['sh', '-c', 'env; pwd; ulimit -s; ulimit -c; ulimit -Sn; ulimit -Hn'],"
                 " **guest.surroundings('/usr', '/dev'))")
-        done = subprocess.run(["sh", "-c", 'ulimit -Sn 64 -Ss 1024; exec "$0" -c "$1"',
+        done = subprocess.run(["sh", "-ec", 'ulimit -S -n 64; ulimit -S -s 1024; '
+                               'ulimit -S -c "$(ulimit -H -c)"; exec "$0" -c "$1"',
                                sys.executable, show], env=os.environ | {"LD_PRELOAD": "", "PAD": "x"},
                               text=True, capture_output=True, check=True)
         *_, folder, stack, core, files, most = done.stdout.splitlines()

@@ -390,7 +390,8 @@ def find_structs(kern):
     for source, names in STRUCTS:
         where = [os.path.dirname(source), "include/rdma", "include/uapi/rdma"]
         have = [name for name in names
-                if kern.git("grep", "-lE", rf"^\s*struct {name} \{{", "--", *where)]
+                if kern.git("grep", "-lE", rf"^\s*struct {name} \{{", "--", *where,
+                                missing=b"")]
         if have:
             yield source, have
 
@@ -624,4 +625,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    kernel.run_main(main)

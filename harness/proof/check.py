@@ -61,10 +61,10 @@ OURS = {
     "KBUILD_BUILD_USER": "harness", "KBUILD_BUILD_HOST": "harness",
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
 }
-ENV = os.environ | OURS
-# Kbuild and compilers take orders from dozens of variables (LLVM, KCFLAGS, CPATH, ...).
-MAKE_ENV = {name: value for name, value in os.environ.items() if name.startswith("CCACHE_")
-            or name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")} | OURS
+# Kbuild, compilers and git take orders from dozens of variables (LLVM, KCFLAGS, CPATH,
+# GIT_DIR, ...).
+ENV = {name: value for name, value in os.environ.items() if name.startswith("CCACHE_")
+       or name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")} | OURS
 TTY = sys.stdout.isatty()
 
 
@@ -224,7 +224,7 @@ class Series:
         self.touched = self.changed("base", "HEAD", "AM")
 
     def git(self, *args, cwd=None):
-        return must(["git", *args], cwd or self.tree)
+        return must(["git", "-c", "safe.directory=*", *args], cwd or self.tree)
 
     def changed(self, old, new, kinds="AMDT"):
         return self.git("-c", "core.quotePath=off", "diff", "--name-only", "--no-renames",
@@ -449,7 +449,7 @@ class Cross:
                      f"CC=ccache {self.compiler}"]
 
     def make(self, *args):
-        return run(["make", f"-j{CPUS}", *self.args, *args], self.tree, self.progress, MAKE_ENV)
+        return run(["make", f"-j{CPUS}", *self.args, *args], self.tree, self.progress)
 
     def prepare(self):
         """Configure, and make what is made before the first object."""

@@ -13,7 +13,7 @@ on the unpatched kernel, where the scan finds some.
 import argparse
 import pathlib
 import re
-import subprocess
+import shutil
 import sys
 import time
 
@@ -54,28 +54,41 @@ ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
 
 def stock_tree():
     """A second work tree of build/linux at the base."""
-    tree = kernel.TOP / "build/stock"
-    if not (tree / "Makefile").exists():
-        git, env = ["git", "-C", kernel.TOP / "build/linux", "worktree"], kernel.environment()
-        subprocess.run([*git, "prune"], env=env, check=True)
-        done = subprocess.run([*git, "add", "-q", "--detach", tree, "base"], env=env,
-                              capture_output=True, text=True)
-        if done.returncode:
-            kernel.die(f"build/stock: {done.stderr.strip().splitlines()[-1]}")
+    linux, tree = kernel.TOP / "build/linux", kernel.TOP / "build/stock"
+    base = kernel.git(linux, "rev-parse", "base^{commit}")
+    # of another build/linux, or not all of it was written
+    if not kernel.git(tree, "ls-files", "Makefile", missing=b""):
+        shutil.rmtree(tree, ignore_errors=True)
+        kernel.git(linux, "worktree", "prune")
+        kernel.git(linux, "worktree", "add", "-q", "--detach", tree, "base")
+    elif kernel.git(tree, "rev-parse", "HEAD") != base:
+        kernel.git(tree, "checkout", "-q", "--force", "--detach", base.decode().strip())
     return tree
+
+
+def address(name, output):
+    """Of what /proc/kallsyms in the guest has by that name."""
+    match = re.search(rf"^{name} (\w+)$", output, re.M)
+    if not match:
+        raise wirescan.CaptureError("the guest did not say where its memory is")
+    return int(match[1], 16)
 
 
 def linear_map(output):
     """UML's linear map starts low, so only the guest can tell where."""
-    start = int(re.search(r"linear_map (\w+)", output)[1], 16)
+    start = address("linear_map", output)
     return start, start + MEMORY * 1024 * 1024 - 1
 
 
 def buffers(output):
     """The physical addresses of what is not the kernel's image, which UML begins with."""
     first, last = linear_map(output)
-    end = int(re.search(r"image_end (\w+)", output)[1], 16)
-    return end - first, last - first
+    return address("image_end", output) - first, last - first
+
+
+def known(parser, devices):
+    for unknown in set(devices) - set(DEVICES):
+        parser.error(f"no such device: {unknown} ({', '.join(DEVICES)})")
 
 
 def runs(devices=DEVICES):
@@ -115,6 +128,7 @@ def demo(kern, device, ulp):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
     result = guest.run(kern, script(device, ulp), timeout=1800, memory=MEMORY, env=ENV,
+                       out=guest.scratch() / f"demo-{device}-{ulp[1]}",
                        echo=lambda line: print("  " + line, end="", flush=True)
                        if line.startswith(("ok", "not ok", "#", "Bail")) else None)
     if result.status is None:
@@ -147,6 +161,7 @@ def main():
     parser.add_argument("devices", nargs="*", default=DEVICES)
     parser.add_argument("--stock", action="store_true")
     args = parser.parse_args()
+    known(parser, args.devices)
     kern = kernel.Kernel("uml", stock_tree() if args.stock else None)
     kern.build()
     rows = []
@@ -165,8 +180,9 @@ def main():
         print(f"\n{row['ULP']} over {row['device']}: " + ", ".join(
             f"{count} in {field}" for field, count in
             sorted((row["scan"].kernel + row["scan"].physical).items())))
+    wanted = "virtual" if args.stock else "physical"
     # on stock, a scan that finds nothing is broken
-    sys.exit(bool(found) != args.stock)
+    sys.exit(bool(found) != args.stock or any(row["local SGEs"] != wanted for row in rows))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 import contextlib
 import io
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -94,6 +96,76 @@ class Demo(unittest.TestCase):
             status, printed = self.run_it(boot=boot)
             self.assertEqual((status, self.boots), (1, len(demo.runs())))
             self.assertIn("harness: iSER over siw: ", printed)
+
+    def test_virtual(self):
+        """A row without an address on the wire is not enough."""
+        scan = mock.Mock(kernel_total=0, physical_total=0, kernel={}, physical={})
+        for kind, end in (("physical", False), ("virtual", True)):
+            row = {"device": "rxe", "local SGEs": kind, "scan": scan}
+            with mock.patch.object(demo, "demo", lambda *_, row=row: row):
+                self.assertEqual(self.run_it(boot=None)[0], end)
+
+    def test_unknown_device(self):
+        status, printed = self.run_it("roce", boot=None)
+        self.assertEqual(status, 2)
+        self.assertIn("no such device: roce (rxe, siw)", printed)
+
+    def test_no_memory_map(self):
+        with self.assertRaisesRegex(demo.wirescan.CaptureError, "where its memory is"):
+            demo.buffers("linear_map 0000000060000000\n")
+
+
+class Stock(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.top = pathlib.Path(folder.name)
+        self.linux = self.top / "build/linux"
+
+    def git(self, *args):
+        subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C",
+                        self.linux, *args], check=True, env=kernel.environment())
+
+    def base(self, version):
+        """A new build/linux, whose base is that."""
+        shutil.rmtree(self.linux, ignore_errors=True)
+        self.linux.mkdir(parents=True)
+        self.git("init", "-q")
+        (self.linux / "Makefile").write_text(version)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", version)
+        self.git("tag", "base")
+
+    def stock(self):
+        with mock.patch.object(kernel, "TOP", self.top):
+            return demo.stock_tree()
+
+    def test_follows_the_base(self):
+        for version in ("7.3", "7.4"):
+            self.base(version)
+            for _ in range(2):
+                self.assertEqual((self.stock() / "Makefile").read_text(), version)
+        (self.linux / "Makefile").write_text("7.5")
+        self.git("commit", "-q", "-a", "-m", "7.5")
+        self.git("tag", "-f", "base")
+        self.assertEqual((self.stock() / "Makefile").read_text(), "7.5")
+
+    def test_half_written(self):
+        self.base("7.3")
+        index = next((self.linux / ".git/worktrees").glob("*/index")) if self.stock() else None
+        index.unlink()
+        (self.top / "build/stock/Makefile").write_text("half")
+        self.assertEqual((self.stock() / "Makefile").read_text(), "7.3")
+
+    def test_no_tree(self):
+        # the one around it is not asked
+        subprocess.run(["git", "init", "-q", self.top], check=True, env=kernel.environment())
+        with self.assertRaisesRegex(SystemExit, "^harness: git rev-parse in .*build/linux: "):
+            self.stock()
+        with self.assertRaisesRegex(SystemExit, "^harness: there is no kernel in .*: make tree$"), \
+                mock.patch.object(kernel, "TOP", self.top):
+            kernel.Kernel("uml").build()
+        self.assertFalse((self.top / "build").exists())
 
 
 if __name__ == "__main__":

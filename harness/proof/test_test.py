@@ -263,6 +263,16 @@ class Order(unittest.TestCase):
             self.assertIsNone(chosen)
 
 
+class Build(unittest.TestCase):
+    def test_full_disk(self):
+        """A failure of what needs the kernel, and not an end without a count."""
+        totals = harness.Totals()
+        with mock.patch.object(harness.kernel.Kernel, "build", side_effect=OSError(28, "No space")), \
+                contextlib.redirect_stdout(io.StringIO()):
+            harness.build({"uml": [("a", 1, "")]}, totals, harness.Jobs())
+        self.assertEqual((totals.passed, totals.failed), (0, 1))
+
+
 class Reasons(unittest.TestCase):
     def test_few_and_many(self):
         few = ["a (x)", "b (y)", "c"]

@@ -168,6 +168,7 @@ def main():
     parser.add_argument("devices", nargs="*", default=demo.DEVICES)
     parser.add_argument("--kind", choices=["uml", "x86"], default="uml")
     args = parser.parse_args()
+    demo.known(parser, args.devices)
     stock, kern = Stock(args.devices), kernel.Kernel(args.kind)
     stock.build()
     kern.build()
@@ -181,4 +182,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    kernel.run_main(main)

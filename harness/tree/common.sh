@@ -16,6 +16,8 @@ die() {
 	exit 1
 }
 
+[ "$(uname -m)" = x86_64 ] ||
+	die "the guests are UML and x86: they want an x86-64 machine, and this is $(uname -m)"
 top=$(cd "$(dirname -- "$0")/../.." && pwd -P)
 path=$(realpath -m -- "$top/build/linux")
 case $path in

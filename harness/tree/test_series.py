@@ -834,7 +834,7 @@ class Base(unittest.TestCase):
         self.with_program('dpkg-query', 'echo "installed git"; exit 1')
         (self.top / 'harness/tree/packages').write_text('# list\ngit git # x\nmake make # y\nlibx -\n')
         p = self.run_base(self.src, 'setup', PATH=self.path)
-        self.assertRegex(p.stderr, r'\Aharness: [^\n]*apt-get install -y --no-install-recommends make libx\n\Z')
+        self.assertRegex(p.stderr, r'\Aharness: [^\n]*apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 make libx\n\Z')
         self.assertNotEqual(p.returncode, 0)
         self.assertFalse((self.src.with_name('bin') / 'apt-get.ran').exists())
         self.with_program('dpkg-query', 'for p in git make libx; do echo "installed $p"; done')
