@@ -89,7 +89,7 @@ static bool sge_can_span(struct ib_device *dev, u64 addr, u64 len,
  * rdma_map_sgl - map a scatterlist, to be filled into SGEs or MRs
  * @dev: device that is to reach it
  * @iter: set to the first byte of the list
- * @sgl: the scatterlist, which may hold peer-to-peer memory
+ * @sgl: the scatterlist; each entry has a page, which may be peer-to-peer memory
  * @nents: number of its entries
  * @dir: direction of the transfer
  *
@@ -269,7 +269,7 @@ EXPORT_SYMBOL(rdma_sge_iter_advance);
  * After this @mr is ready for an IB_WR_REG_MR. What is left in @iter is for the
  * next MR, or for SGEs: an MR ends where its pages do, or where a gap is.
  *
- * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
+ * Context: As the driver's map_mr_sg. Of those in the tree hns may sleep, and rxe if
  *	@page_size is more than PAGE_SIZE.
  * Return: 0; %-EINVAL if there is nothing left, or if @mr cannot take a byte of
  *	it; or what the driver says. On error @iter is not moved.
@@ -504,7 +504,7 @@ void rdma_unmap_sge_iova(struct ib_device *dev, const struct ib_sge *sge,
  * fails; with rdma_map_sgl() and rdma_fill_ib_mr() several MRs can share it. The
  * caller unmaps by rdma_unmap_sgl().
  *
- * Context: As the driver's map_mr_sg. Of those in the tree only rxe may sleep, if
+ * Context: As the driver's map_mr_sg. Of those in the tree hns may sleep, and rxe if
  *	@page_size is more than PAGE_SIZE.
  * Return: 0; %-EINVAL if there is nothing to map, or more or other than @mr can
  *	take; %-EREMOTEIO if the device cannot reach peer-to-peer memory in the

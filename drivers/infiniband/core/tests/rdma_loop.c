@@ -103,7 +103,7 @@ struct loop_buf {
 	int nmaps;
 	struct ib_sge sges[LOOP_MAX_SGE];
 	struct ib_mr *mr;
-	/* the MR's iova is an offset, as ib_map_mr_sg_zbva() makes it */
+	/* the MR's iova is an offset, as a ULP may set it */
 	bool low;
 	struct list_head entry;
 };

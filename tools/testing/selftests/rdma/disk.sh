@@ -67,6 +67,7 @@ short_load()
 {
 	local i
 
+	ios "$1" || { say "no disk"; return 1; }
 	SHORT_LOADS=()
 	for i in 4 64; do
 		dd if="$1" of=/dev/null bs=${i}k iflag=direct &
@@ -74,7 +75,7 @@ short_load()
 		dd if=/dev/zero of="$1" bs=${i}k oflag=direct conv=notrunc,nocreat &
 		SHORT_LOADS+=($!)
 	done 2> /dev/null
-	pause 0.1
+	wait_for 60 more_ios "$1" "$IOS" || { say "no I/O"; return 1; }
 }
 
 # short_loads_over: all have come to an end

@@ -162,6 +162,11 @@ is_live()
 	read -r state < /sys/class/iscsi_session/session*/state && [ "$state" = LOGGED_IN ]
 }
 
+lost()
+{
+	! is_live
+}
+
 # live SECONDS
 live()
 {
@@ -209,7 +214,9 @@ session_is()
 # prints how many data-out PDUs the initiator has sent
 data_outs()
 {
-	iscsiadm -m session -s | awk '/dataout_pdus/ { n += $2 } END { print n + 0 }'
+	iscsiadm -m session -s | awk '
+		/dataout_pdus/ { n += $2; told = 1 }
+		END { if (told) print n }'
 }
 
 # No burst is sent without a request, and none with the command.
@@ -246,7 +253,7 @@ t_cycle()
 
 	for ((i = 0; i < CYCLES; i++)); do
 		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
-		short_load "$dev"
+		short_load "$dev" || return 1
 		host_disconnect || { say "disconnect $i failed"; return 1; }
 		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
@@ -287,7 +294,7 @@ t_target_gone()
 {
 	host_connect && load_start "$(disk)" || return 1
 	echo 0 > "$TPG/enable"
-	sleep 1
+	wait_for 60 lost || { say "no connection was lost"; return 1; }
 	echo 1 > "$TPG/enable"
 	live 60 || { say "no recovery"; return 1; }
 	SIZE=512K verify 64k || return 1

@@ -27,6 +27,8 @@ closed_early()
 		! grep -qv "^rdma_get_cm_event: Bad file\|DISCONNECT EVENT\|^wait for RDMA_READ_ADV state 10" "$1"
 }
 
+DEAF="the server does not listen"
+
 # pair SECONDS COMMAND...: on both ends, which have to end well; $ends says how
 # they did
 pair()
@@ -37,7 +39,7 @@ pair()
 	# shellcheck disable=SC2086
 	timeout $((seconds + 10)) "$@" $LISTENER > "$LOG/server" 2>&1 &
 	server=$!
-	wait_for 60 listening || { ends="the server does not listen"; return 1; }
+	wait_for 60 listening || { ends=$DEAF; return 1; }
 	# shellcheck disable=SC2086
 	timeout "$seconds" "$@" $CALLER > "$LOG/client" 2>&1 || client=$?
 	! closed_early "$LOG/client" || client=0
@@ -55,6 +57,15 @@ connect()
 {
 	LISTENER="-s -a $A1" CALLER="-c -a $A1 -I $A0" \
 		pair "${1:-60}" rping -V -C 5 -S 4096
+}
+
+# time_connect: sets TOOK to the seconds that a connect takes here
+time_connect()
+{
+	local start=$SECONDS
+
+	connect || { say "$ends"; return 1; }
+	TOOK=$((SECONDS - start + 1))
 }
 
 t_connect()
@@ -99,6 +110,7 @@ t_fail_register()
 	local n
 
 	[ -d $FAIL_MAP ] || skip "no CONFIG_FAIL_RDMA_MAP" || return
+	time_connect || return 1
 	# the last one finds the queue full, and is unmapped
 	for n in 1 2 18 512 513; do
 		rdma link delete r0 || return 1
@@ -107,7 +119,8 @@ t_fail_register()
 		[ "$(cat $FAIL_MAP/times)" = 0 ] || { say "mapping $n did not fail"; return 1; }
 		fail_map
 		# a port without MADs does not connect
-		! connect 3 || { say "connected with mapping $n failed"; return 1; }
+		! connect $((3 * TOOK)) || { say "connected with mapping $n failed"; return 1; }
+		[ "$ends" != "$DEAF" ] || { say "$ends"; return 1; }
 	done
 	rdma link delete r0 && wire_links "$TYPE" && connect
 }
@@ -116,10 +129,12 @@ t_device_gone()
 {
 	local i load
 
+	time_connect || return 1
 	for i in 1 3 5; do
-		( while connect 5; do :; done ) &
+		( while connect $((5 * TOOK)); do :; done ) &
 		load=$!
 		sleep 0.$i
+		kill -0 $load || { say "nobody connects"; return 1; }
 		rdma link delete r0 || return 1
 		wait $load
 		wire_links "$TYPE" || return 1

@@ -123,6 +123,11 @@ is_live()
 		[ "$state" = live ]
 }
 
+lost()
+{
+	! is_live
+}
+
 # live SECONDS
 live()
 {
@@ -179,7 +184,7 @@ t_cycle()
 
 	for ((i = 0; i < CYCLES; i++)); do
 		host_connect && dev=$(disk) || { say "connect $i failed"; return 1; }
-		short_load "$dev"
+		short_load "$dev" || return 1
 		host_disconnect || { say "disconnect $i failed"; return 1; }
 		wait_for 60 short_loads_over ||
 			{ say "I/O hangs"; return 1; }
@@ -213,10 +218,10 @@ t_target_gone()
 {
 	host_connect ctrl_loss_tmo=60 && load_start "$(disk)" || return 1
 	rm $PORT/subsystems/$NQN
-	sleep 1
+	wait_for 60 lost || { say "no connection was lost"; return 1; }
 	target_listen || return 1
 	live 60 || { say "no reconnect"; return 1; }
-	SIZE=$SOME verify 64k
+	SIZE=$SOME verify 64k || return 1
 	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
