@@ -24,7 +24,8 @@ listening()
 closed_early()
 {
 	grep -q "^rdma_get_cm_event: Bad file descriptor" "$1" &&
-		! grep -qv "^rdma_get_cm_event: Bad file\|DISCONNECT EVENT\|^wait for RDMA_READ_ADV state 10" "$1"
+		! grep -qv -e "^rdma_get_cm_event: Bad file" -e "DISCONNECT EVENT" \
+			-e "^wait for RDMA_READ_ADV state 10" "$1"
 }
 
 DEAF="the server does not listen"
