@@ -19,6 +19,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from guests import alone  # noqa: E402
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = TOP / "harness/guests/configs"
 
@@ -85,7 +88,8 @@ def run_main(main):
         # a terminal of some locale may not have a letter of a guest's output
         stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        with alone.alone(TOP):
+            main()
     except OSError as error:
         # what fails to be written has lost its name
         die(f"{error.strerror or error}: {error.filename or TOP / 'build'}")

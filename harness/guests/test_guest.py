@@ -12,7 +12,7 @@ import unittest
 from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from guests import guest, kernel  # noqa: E402
+from guests import alone, guest, kernel  # noqa: E402
 
 HOSTILE = {
     "LD_PRELOAD": "/nowhere.so", "LD_LIBRARY_PATH": "/nowhere", "MALLOC_PERTURB_": "1",
@@ -58,6 +58,30 @@ class Environment(unittest.TestCase):
         if hard in (resource.RLIM_INFINITY, 8 << 20):
             self.assertEqual(stack, "8192")
         self.assertEqual((folder, core, files), ("/usr", "0", most))
+
+
+class Alone(unittest.TestCase):
+    def other(self, top, **env):
+        """What another run prints that waits for its turn and ends."""
+        return subprocess.Popen(
+            [sys.executable, "-c", f"import pathlib, sys; sys.path.insert(0, "
+             f"{str(kernel.TOP / 'harness')!r}); from guests.alone import alone\n"
+             f"with alone(pathlib.Path({top!r})): print('done', flush=True)"],
+            env={"PATH": os.environ["PATH"]} | env, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+
+    def test_second_waits(self):
+        with tempfile.TemporaryDirectory() as top, \
+                mock.patch.dict(os.environ):
+            os.environ.pop(alone.MARK, None)
+            with alone.alone(pathlib.Path(top)):
+                other = self.other(top)
+                self.assertIn("another run is at work here", other.stdout.readline())
+                self.assertIsNone(other.poll())
+                # what the first one starts goes on
+                self.assertEqual(self.other(top, **{alone.MARK: "x"}).communicate()[0], "done\n")
+            self.assertEqual(other.communicate()[0], "done\n")
+            self.assertEqual(self.other(top).communicate()[0], "done\n")
 
 
 class Place(unittest.TestCase):

@@ -18,6 +18,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from guests import alone  # noqa: E402
+
 TOP = Path(__file__).resolve().parents[2]
 HARNESS = TOP / "harness"
 CPUS = len(os.sched_getaffinity(0))
@@ -65,6 +68,8 @@ OURS = {
 # GIT_DIR, ...).
 ENV = {name: value for name, value in os.environ.items() if name.startswith("CCACHE_")
        or name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")} | OURS
+# for those of the harness that it starts
+AT_WORK = ENV | {alone.MARK: "check"}
 TTY = sys.stdout.isatty()
 
 
@@ -130,8 +135,8 @@ def run(cmd, cwd, progress=None, env=None, text=None):
         raise Problem(f"{e.filename} is not installed: run harness/tree/setup check") from None
 
 
-def must(cmd, cwd, progress=None):
-    status, out = run(cmd, cwd, progress)
+def must(cmd, cwd, progress=None, env=None):
+    status, out = run(cmd, cwd, progress, env)
     if status:
         raise Problem(f"{shlex.join(map(str, cmd[:4]))}: {first_error(out)}")
     return out
@@ -262,7 +267,8 @@ class Series:
 
     def configure(self, tree, kind, progress):
         if (tree, kind) not in self.configured:
-            must([HARNESS / "guests/kernel.py", "config", kind, "--tree", tree], TOP, progress)
+            must([HARNESS / "guests/kernel.py", "config", kind, "--tree", tree], TOP, progress,
+                 AT_WORK)
             self.configured.add((tree, kind))
 
     def make(self, tree, kind, progress, *args):
@@ -653,7 +659,7 @@ def build(series, tree, commit, progress):
 def boot(series, tree, progress):
     """What is wrong with the kernel in a guest (or nothing), and its output."""
     status, log = run([HARNESS / "guests/guest.py", "--tree", tree, "--timeout", "120", "uml",
-                       HARNESS / "in-guest/boot.sh", series.tree], TOP, progress)
+                       HARNESS / "in-guest/boot.sh", series.tree], TOP, progress, AT_WORK)
     if not status:
         return "", ""
     last = [line for line in log.splitlines() if line.startswith("harness: ")][-1:]
@@ -694,7 +700,8 @@ def main():
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        with alone.alone(TOP):
+            sys.exit(main())
     except KeyboardInterrupt:
         sys.exit("\nharness: interrupted")
     except (Problem, OSError) as e:

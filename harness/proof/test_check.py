@@ -159,6 +159,7 @@ class Toy(unittest.TestCase):
                               "harness/guests/guest.py": "#!/bin/sh\n",
                               ".gitignore": "build/\n", "patches/series": ""})
         shutil.copy(check.__file__, self.top / "harness/proof")
+        shutil.copy(check.alone.__file__, self.top / "harness/guests")
         self.bin = self.top / "build/bin"
         self.write(self.bin, {"ccache": "#!/bin/sh\nexec \"$@\"\n", "../version": "1\n"} |
                    {compiler: COMPILER for _, compiler, _ in check.CROSS.values()})
