@@ -431,8 +431,19 @@ def object_sizes(kern):
     return sizes
 
 
+def fixed():
+    """The commit that the conversions start from: all parts before it are of fixes."""
+    parts = [part for part in (kernel.TOP / "patches/series").read_text().split()
+             if part.startswith("fixes-")]
+    count = sum(1 for part in parts for _ in (kernel.TOP / "patches" / part).glob("*.patch"))
+    return kernel.git(kernel.TOP / "build/linux", "rev-list", "--reverse",
+                      "base..HEAD").decode().split()[count - 1]
+
+
 def size_tables(trees):
     """x86-64, because rdmavt is not for UML."""
+    trees = {"stock": trees["stock"], "fixed": demo.work_tree("fixed", fixed()),
+             "series": trees["series"]}
     structs, objects = {}, {}
     for name, tree in trees.items():
         kern = kernel.Kernel("x86", tree, plain=True)
@@ -450,10 +461,10 @@ def size_tables(trees):
 def size_rows(title, names, sizes):
     rows = []
     for name in names:
-        one, other = sizes["stock"].get(name), sizes["series"].get(name)
-        rows.append((name, str(one or "-"), str(other or "-"),
-                     f"{other - one:+d}" if one and other else "-"))
-    return table(title, ("stock", "series", "change"), rows)
+        stock, before, after = (sizes[tree].get(name) for tree in ("stock", "fixed", "series"))
+        rows.append((name, *(str(size or "-") for size in (stock, before, after)),
+                     f"{after - before:+d}" if before and after else "-"))
+    return table(title, ("stock", "fixed", "series", "change"), rows)
 
 
 # --- where the time goes ---
@@ -547,6 +558,8 @@ def head(kernels, args):
         "Medians; ratio series/stock, or builder/by hand: median and range of the pairs, each",
         f"of which is the median of {ROUNDS} turns.",
         "CPU time for each operation is the whole guest's: both ends and what is between them.",
+        "Bytes: stock, the parts of fixes on top of it, the conversions on top of those; the",
+        "change is that of the conversions.",
         "",
     ]
 

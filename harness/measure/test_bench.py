@@ -71,9 +71,11 @@ class Numbers(unittest.TestCase):
 
     def test_a_structure_that_one_kernel_lacks(self):
         lines = bench.size_rows("bytes", ["a", "b", "c"],
-                                {"stock": {"a": 16, "b": 8}, "series": {"a": 24, "c": 8}})
+                                {"stock": {"a": 20, "b": 8}, "fixed": {"a": 16, "b": 8},
+                                 "series": {"a": 24, "c": 8}})
         self.assertEqual([line.split() for line in lines[1:4]],
-                         [["a", "16", "24", "+8"], ["b", "8", "-", "-"], ["c", "-", "8", "-"]])
+                         [["a", "20", "16", "24", "+8"], ["b", "8", "8", "-", "-"],
+                          ["c", "-", "-", "8", "-"]])
 
 
 CRC = """

@@ -52,18 +52,22 @@ awk '$3 == "__binary_start" {{ print "linear_map", $1 }} $3 == "_end" {{ print "
 ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
 
 
-def stock_tree():
-    """A second work tree of build/linux at the base."""
-    linux, tree = kernel.TOP / "build/linux", kernel.TOP / "build/stock"
-    base = kernel.git(linux, "rev-parse", "base^{commit}")
+def work_tree(name, commit):
+    """Another work tree of build/linux."""
+    linux, tree = kernel.TOP / "build/linux", kernel.TOP / "build" / name
+    wanted = kernel.git(linux, "rev-parse", f"{commit}^{{commit}}")
     # of another build/linux, or not all of it was written
     if not kernel.git(tree, "ls-files", "Makefile", missing=b""):
         shutil.rmtree(tree, ignore_errors=True)
         kernel.git(linux, "worktree", "prune")
-        kernel.git(linux, "worktree", "add", "-q", "--detach", tree, "base")
-    elif kernel.git(tree, "rev-parse", "HEAD") != base:
-        kernel.git(tree, "checkout", "-q", "--force", "--detach", base.decode().strip())
+        kernel.git(linux, "worktree", "add", "-q", "--detach", tree, commit)
+    elif kernel.git(tree, "rev-parse", "HEAD") != wanted:
+        kernel.git(tree, "checkout", "-q", "--force", "--detach", commit)
     return tree
+
+
+def stock_tree():
+    return work_tree("stock", "base")
 
 
 def address(name, output):
@@ -124,7 +128,7 @@ def row(result, device, ulp):
     }
 
 
-def demo(kern, device, ulp):
+def demo(kern, device, ulp, stock=False):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
     result = guest.run(kern, script(device, ulp), timeout=1800, memory=MEMORY, env=ENV,
@@ -136,6 +140,10 @@ def demo(kern, device, ulp):
         kernel.die(f"{ulp[0]} over {device}: {result.why}")
     tests = ktap.parse(result.output)
     problem = result.problem
+    if stock and problem and result.splats:
+        # its bugs are in BUGS.md
+        print(f"harness: {ulp[0]} over {device} on stock Linux: {problem}", file=sys.stderr)
+        problem = None
     if not problem and (tests.failed or tests.incomplete or tests.skipped):
         problem = (tests.failures() + tests.skipped + ["the tests did not finish"])[0]
     if problem:
@@ -170,7 +178,7 @@ def main():
         if args.stock and ulp[0] == "RDS":
             continue
         print(f"{ulp[0]} over {device}{' on stock Linux' if args.stock else ''}:", flush=True)
-        rows.append(demo(kern, device, ulp))
+        rows.append(demo(kern, device, ulp, args.stock))
     if None in rows:
         sys.exit(1)
     print()

@@ -105,6 +105,17 @@ class Demo(unittest.TestCase):
             with mock.patch.object(demo, "demo", lambda *_, row=row: row):
                 self.assertEqual(self.run_it(boot=None)[0], end)
 
+    def test_splat(self):
+        """Of stock Linux, too, but there it is what the series mends."""
+        result = mock.Mock(status=0, problem="splat: x", splats=["x"], output="1..1\nok 1 a\n")
+        with mock.patch.object(guest, "run", return_value=result), \
+                mock.patch.object(kernel, "TOP", self.top), \
+                mock.patch.object(demo, "row", return_value={}), \
+                contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertIsNone(demo.demo(None, "rxe", demo.ULPS[0]))
+            self.assertIsNotNone(demo.demo(None, "rxe", demo.ULPS[0], stock=True))
+        self.assertIn("on stock Linux: splat: x", err.getvalue())
+
     def test_unknown_device(self):
         status, printed = self.run_it("roce", boot=None)
         self.assertEqual(status, 2)
