@@ -2022,6 +2022,45 @@ static void loop_test_bad_range(struct kunit *test)
 	loop_bad_mr_sge(test, 0, param->by);
 }
 
+/* What waits behind a READ whose answer may not be put here is flushed. */
+static void loop_test_bad_read(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *far = loop_small_buf(test, &loop->server);
+	struct loop_buf *near = loop_small_buf(test, &loop->client);
+	u32 seed = loop_fill(test, near);
+	struct ib_rdma_wr wrs[4] = {};
+	struct ib_sge sges[ARRAY_SIZE(wrs)];
+	struct loop_wr *reads[ARRAY_SIZE(wrs)];
+	int i, ret;
+
+	loop_register(test, far, IB_ACCESS_REMOTE_READ);
+	loop_register(test, near,
+		      IB_ACCESS_LOCAL_WRITE | IB_ACCESS_REMOTE_WRITE);
+	for (i = 0; i < ARRAY_SIZE(wrs); i++) {
+		reads[i] = loop_wr(test, "READ");
+		sges[i] = loop_slice(test, near->sges, 0, 16);
+		wrs[i] = loop_rdma_wr(IB_WR_RDMA_READ, &sges[i], 1,
+				      far->sges[0].addr, far->mr->rkey);
+		wrs[i].wr.wr_cqe = &reads[i]->cqe;
+		wrs[i].wr.send_flags = IB_SEND_SIGNALED;
+		if (i)
+			wrs[i - 1].wr.next = &wrs[i].wr;
+	}
+	sges[0].lkey ^= 0xff;
+	ret = ib_post_send(near->end->qp, &wrs[0].wr, NULL);
+	if (ret == -EINVAL)
+		kunit_skip(test, "the device looks at SGEs when they are posted");
+	KUNIT_ASSERT_EQ(test, ret, 0);
+	KUNIT_EXPECT_EQ(test, loop_wait(test, reads[0]), IB_WC_LOC_PROT_ERR);
+	for (i = 1; i < ARRAY_SIZE(wrs); i++)
+		KUNIT_EXPECT_EQ(test, loop_wait(test, reads[i]),
+				IB_WC_WR_FLUSH_ERR);
+	loop_reconnect(test);
+	loop_unmap(near);
+	loop_check(test, near, seed);
+}
+
 /* A completion handler that posts again, to the QP that is being flushed. */
 struct loop_repost {
 	struct ib_cqe cqe;
@@ -2357,6 +2396,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE(loop_test_user_pd),
 	KUNIT_CASE(loop_test_bad_lkey),
 	KUNIT_CASE_PARAM(loop_test_bad_range, loop_ranges_gen_params),
+	KUNIT_CASE(loop_test_bad_read),
 	KUNIT_CASE(loop_test_flush),
 	KUNIT_CASE(loop_test_too_many_sges),
 	KUNIT_CASE_PARAM(loop_test_bad_remote, loop_targets_gen_params),
