@@ -825,8 +825,12 @@ static void loop_map_mr(struct kunit *test, struct loop_buf *buf,
 
 static void loop_register(struct kunit *test, struct loop_buf *buf, int access)
 {
-	loop_map_mr(test, buf, 0, PAGE_SIZE, access,
-		    access ? DMA_FROM_DEVICE : DMA_TO_DEVICE);
+	enum dma_data_direction dir = DMA_TO_DEVICE;
+
+	if (access & IB_ACCESS_LOCAL_WRITE)
+		dir = access & (IB_ACCESS_REMOTE_READ | IB_ACCESS_REMOTE_ATOMIC) ?
+		      DMA_BIDIRECTIONAL : DMA_FROM_DEVICE;
+	loop_map_mr(test, buf, 0, PAGE_SIZE, access, dir);
 }
 
 static int loop_map_one(struct loop_buf *buf, int i, enum loop_how how,

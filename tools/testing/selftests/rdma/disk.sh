@@ -75,7 +75,7 @@ short_load()
 		dd if=/dev/zero of="$1" bs=${i}k oflag=direct conv=notrunc,nocreat &
 		SHORT_LOADS+=($!)
 	done 2> /dev/null
-	wait_for 60 more_ios "$1" "$IOS" || { say "no I/O"; return 1; }
+	wait_for 60 more_ios "$1" $((IOS + 32)) || { say "no I/O"; return 1; }
 }
 
 # short_loads_over: all have come to an end
