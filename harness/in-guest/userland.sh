@@ -50,8 +50,8 @@ pair()
 		timeout -k 5 "$PATIENCE" $2 > $LOG.client 2>&1
 		status=$?
 		printf '\n$ %s\n' "$2" | cat - $LOG.client >> $LOG
-		[ $status != 0 ] && [ $try != 5 ] &&
-			grep -qE "REJECTED.*error[:,]* (8|-111)\b" $LOG.client || break
+		if [ $status = 0 ] || [ $try = 5 ]; then break; fi
+		grep -qE "REJECTED.*error[:,]* (8|-111)\b" $LOG.client || break
 		kill $server
 		wait $server
 		sleep $try
