@@ -366,13 +366,14 @@ static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
 	int n = 0, ret;
 
 	for_each_mp_bvec(bv, bvecs, iter, first) {
-		phys_addr_t phys = bvec_phys(&bv);
+		phys_addr_t phys;
 
 		if (unlikely(!bv.bv_len))
 			continue;
 		ret = -EREMOTEIO;
 		if (unlikely(is_pci_p2pdma_page(bv.bv_page)))
 			goto out_unmap;
+		phys = bvec_phys(&bv);
 		if (phys == end && n) {
 			/* it has to fit a bounce buffer, as its parts did */
 			if (!max_len)
