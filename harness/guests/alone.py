@@ -6,14 +6,14 @@ import fcntl
 import os
 import sys
 
-# set for what a run starts
+# whose turn it is, for what a run starts
 MARK = "HARNESS_RUN"
 
 
 @contextlib.contextmanager
 def alone(top):
     """Waits until no other run is at work in the repository TOP."""
-    if os.environ.get(MARK):
+    if os.environ.get(MARK) == str(top):
         yield
         return
     (top / "build").mkdir(exist_ok=True)
@@ -23,4 +23,8 @@ def alone(top):
         except BlockingIOError:
             print("harness: another run is at work here: waiting for it", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        os.environ[MARK] = str(top)
+        try:
+            yield
+        finally:
+            del os.environ[MARK]

@@ -75,12 +75,15 @@ class Alone(unittest.TestCase):
                 mock.patch.dict(os.environ):
             os.environ.pop(alone.MARK, None)
             with alone.alone(pathlib.Path(top)):
-                other = self.other(top)
+                # one that was started by another repository's run
+                other = self.other(top, **{alone.MARK: "/"})
                 self.assertIn("another run is at work here", other.stdout.readline())
                 self.assertIsNone(other.poll())
                 # what the first one starts goes on
-                self.assertEqual(self.other(top, **{alone.MARK: "x"}).communicate()[0], "done\n")
+                mark = {alone.MARK: os.environ[alone.MARK]}
+                self.assertEqual(self.other(top, **mark).communicate()[0], "done\n")
             self.assertEqual(other.communicate()[0], "done\n")
+            self.assertNotIn(alone.MARK, os.environ)
             self.assertEqual(self.other(top).communicate()[0], "done\n")
 
 

@@ -72,7 +72,7 @@ OURS = {
 ENV = {name: value for name, value in os.environ.items() if name.startswith("CCACHE_")
        or name in ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")} | OURS
 # for those of the harness that it starts
-AT_WORK = ENV | {alone.MARK: "check"}
+AT_WORK = ENV | {alone.MARK: str(TOP)}
 TTY = sys.stdout.isatty()
 
 

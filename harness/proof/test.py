@@ -15,6 +15,7 @@ and what is named is always run.
 import argparse
 import concurrent.futures
 import contextlib
+import faulthandler
 import functools
 import hashlib
 import io
@@ -281,12 +282,24 @@ def harness_suite():
     return result.testsRun - len(tests) - len(skipped), bad, skipped
 
 
-def harness_tests(totals):
+def limited(seconds, function):
+    """Calls FUNCTION; what takes longer is shown, and ends the process."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        return function()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def harness_tests(totals, suite=harness_suite, limit=300 * SLOW):
     """In a process of its own, because some of the tests redirect what is printed."""
     start = time.monotonic()
     with concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        outcome = pool.submit(harness_suite).result()
+        try:
+            outcome = pool.submit(limited, limit, suite).result()
+        except concurrent.futures.BrokenExecutor:
+            outcome = 0, ["did not finish"], []
     totals.add("harness", *outcome, time.monotonic() - start)
 
 

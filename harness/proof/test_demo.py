@@ -135,7 +135,8 @@ class Stock(unittest.TestCase):
 
     def git(self, *args):
         subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C",
-                        self.linux, *args], check=True, env=kernel.environment())
+                        self.linux, *args], check=True, env=kernel.environment(),
+                       stdout=subprocess.DEVNULL)
 
     def base(self, version):
         """A new build/linux, whose base is that."""

@@ -273,6 +273,19 @@ class Build(unittest.TestCase):
         self.assertEqual((totals.passed, totals.failed), (0, 1))
 
 
+class Suite(unittest.TestCase):
+    def test_hung(self):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys, time; sys.path.insert(0, "
+             f"{str(harness.kernel.TOP / 'harness')!r}); from proof import test\n"
+             "import functools; totals = test.Totals()\n"
+             "test.harness_tests(totals, functools.partial(time.sleep, 60), limit=0.1)\n"
+             "print(totals.failures)"], text=True, capture_output=True)
+        self.assertIn("['FAILED harness: did not finish']", done.stdout)
+        # where it hung
+        self.assertIn("in limited\n", done.stderr)
+
+
 class Reasons(unittest.TestCase):
     def test_few_and_many(self):
         few = ["a (x)", "b (y)", "c"]
