@@ -23,35 +23,17 @@ bool rdma_map_should_fail(void)
 }
 EXPORT_SYMBOL(rdma_map_should_fail);
 
-static void sge_fail_init(void)
+void rdma_sge_init(void)
 {
 	fail_rdma_map_dir = fault_create_debugfs_attr("fail_rdma_map", NULL,
 						      &fail_rdma_map);
 }
 
-static void sge_fail_cleanup(void)
+void rdma_sge_cleanup(void)
 {
 	debugfs_remove(fail_rdma_map_dir);
 }
-#else
-static void sge_fail_init(void)
-{
-}
-
-static void sge_fail_cleanup(void)
-{
-}
 #endif
-
-void rdma_sge_init(void)
-{
-	sge_fail_init();
-}
-
-void rdma_sge_cleanup(void)
-{
-	sge_fail_cleanup();
-}
 
 /*
  * virt_to_phys() takes the kernel's image, too, which is in the linear map where
@@ -150,11 +132,15 @@ static u64 iter_addr(const struct rdma_sge_iter *iter, bool phys)
 	       iter->offset;
 }
 
+/* sg_next(), but @nents tells where the end is, and there is no call */
 static void iter_next(struct rdma_sge_iter *iter)
 {
-	iter->sg = sg_next(iter->sg);
-	iter->nents--;
 	iter->offset = 0;
+	if (!--iter->nents)
+		return;
+	iter->sg++;
+	if (unlikely(sg_is_chain(iter->sg)))
+		iter->sg = sg_chain_ptr(iter->sg);
 }
 
 static __always_inline int iter_fill(struct ib_pd *pd, struct ib_sge *sges,
@@ -178,7 +164,7 @@ static __always_inline int iter_fill(struct ib_pd *pd, struct ib_sge *sges,
 			sge->length += len;
 			end += len;
 		} else if (likely(len)) {
-			if (n == max_sge)
+			if (n >= max_sge)
 				break;
 			sge = &sges[n++];
 			sge->addr = addr;
@@ -352,14 +338,13 @@ EXPORT_SYMBOL(rdma_fill_ib_sge_from_sgl);
 
 /*
  * Each SGE is unmapped by itself, so bio_vecs are merged before they are mapped:
- * by their physical addresses. With @sges NULL: counts.
+ * the SGEs hold physical addresses then. With @sges NULL: counts.
  */
 static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
-		     const struct bio_vec *bvecs, struct bvec_iter first,
-		     enum dma_data_direction dir)
+		     const struct bio_vec *bvecs, struct bvec_iter first)
 {
 	struct ib_device *dev = pd->device;
-	phys_addr_t start = 0, end = 0;
+	struct ib_sge counted, *sge = NULL;
 	struct bvec_iter iter;
 	size_t max_len = 0;
 	struct bio_vec bv;
@@ -372,57 +357,66 @@ static int bvec_fill(struct ib_pd *pd, struct ib_sge *sges, int max_sge,
 			continue;
 		ret = -EREMOTEIO;
 		if (unlikely(is_pci_p2pdma_page(bv.bv_page)))
-			goto out_unmap;
+			goto out_clear;
 		phys = bvec_phys(&bv);
-		if (phys == end && n) {
+		if (sge && phys == sge->addr + sge->length) {
 			/* it has to fit a bounce buffer, as its parts did */
 			if (!max_len)
 				max_len = ib_has_dma_device(dev) ?
 					dma_max_mapping_size(dev->dma_device) :
 					U32_MAX;
-			if (sge_can_span(dev, start, phys + bv.bv_len - start,
+			if (sge_can_span(dev, sge->addr,
+					 (u64)sge->length + bv.bv_len,
 					 min(max_len, U32_MAX))) {
-				end += bv.bv_len;
+				sge->length += bv.bv_len;
 				continue;
 			}
 		}
 		ret = -E2BIG;
-		if (unlikely(n == max_sge))
-			goto out_unmap;
-		if (n && sges) {
-			ret = __rdma_map_sge(pd, &sges[n - 1], start,
-					     end - start, dir);
-			if (unlikely(ret))
-				goto out_unmap;
-		}
-		start = phys;
-		end = phys + bv.bv_len;
+		if (unlikely(n >= max_sge))
+			goto out_clear;
+		sge = sges ? &sges[n] : &counted;
+		sge->addr = phys;
+		sge->length = bv.bv_len;
+		sge->lkey = pd->local_dma_lkey;
 		n++;
 	}
+	return n;
 
-	if (!sges)
-		return n;
-	ret = __rdma_map_sge(pd, &sges[n - 1], start, end - start, dir);
-	if (!ret)
-		return n;
-out_unmap:
-	/* the last one has not been mapped yet */
-	if (sges && n) {
-		rdma_unmap_sges(dev, sges, n - 1, dir);
-		memset(sges, 0, (n - 1) * sizeof(*sges));
-	}
+out_clear:
+	if (sges)
+		memset(sges, 0, n * sizeof(*sges));
 	return ret;
 }
 
-/* For more than one bio_vec, or none */
+/* For more than one bio_vec or none, or after counting */
 int __rdma_fill_ib_sge_from_bvec(struct ib_pd *pd, struct ib_sge *sges,
 				 int max_sge, const struct bio_vec *bvecs,
 				 struct bvec_iter iter,
 				 enum dma_data_direction dir)
 {
+	struct ib_device *dev = pd->device;
+	int i, n;
+
 	if (!iter.bi_size)
 		return -EINVAL;
-	return bvec_fill(pd, sges, max_sge, bvecs, iter, dir);
+	n = bvec_fill(pd, sges, max_sge, bvecs, iter);
+	for (i = 0; i < n; i++) {
+		if (rdma_map_should_fail())
+			goto out_unmap;
+		if (!ib_has_dma_device(dev))
+			continue;
+		sges[i].addr = dma_map_phys(dev->dma_device, sges[i].addr,
+					    sges[i].length, dir, 0);
+		if (dma_mapping_error(dev->dma_device, sges[i].addr))
+			goto out_unmap;
+	}
+	return n;
+
+out_unmap:
+	rdma_unmap_sges(dev, sges, i, dir);
+	memset(sges, 0, n * sizeof(*sges));
+	return -ENOMEM;
 }
 EXPORT_SYMBOL(__rdma_fill_ib_sge_from_bvec);
 
@@ -430,7 +424,7 @@ EXPORT_SYMBOL(__rdma_fill_ib_sge_from_bvec);
 int rdma_count_ib_sge_bvec(struct ib_pd *pd, const struct bio_vec *bvecs,
 			   struct bvec_iter iter)
 {
-	return bvec_fill(pd, NULL, INT_MAX, bvecs, iter, DMA_NONE);
+	return bvec_fill(pd, NULL, INT_MAX, bvecs, iter);
 }
 
 /*
@@ -443,7 +437,7 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 		      struct bvec_iter start, enum dma_data_direction dir)
 {
 	struct device *dma_dev = pd->device->dma_device;
-	phys_addr_t end = 0, edges = 0;
+	phys_addr_t first = 0, end = 0, edges = 0;
 	unsigned long boundary;
 	struct bvec_iter iter;
 	size_t mapped = 0;
@@ -454,13 +448,16 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 	if (!boundary)
 		return -EOPNOTSUPP;
 	for_each_mp_bvec(bv, bvecs, iter, start) {
-		if (iter.bi_size != start.bi_size)
-			edges |= end | bvec_phys(&bv);
-		end = bvec_phys(&bv) + bv.bv_len;
+		phys_addr_t phys = bvec_phys(&bv);
+
+		if (iter.bi_size == start.bi_size)
+			first = phys;
+		else
+			edges |= end | phys;
+		end = phys + bv.bv_len;
 	}
-	bv = mp_bvec_iter_bvec(bvecs, start);
 	if (edges & boundary ||
-	    !dma_iova_try_alloc(dma_dev, state, bvec_phys(&bv), start.bi_size))
+	    !dma_iova_try_alloc(dma_dev, state, first, start.bi_size))
 		return -EOPNOTSUPP;
 
 	for_each_mp_bvec(bv, bvecs, iter, start) {

@@ -892,11 +892,10 @@ static void sge_expect_unwound(struct kunit *test, bool bvec, int n, int ret)
 	sge_poison(t);
 	KUNIT_EXPECT_EQ(test, sge_fill(t, bvec, SGE_MAX), ret);
 	sge_expect_live(test, 0);
-	if (!bvec)
-		n = 0;
 	if (t->kind == SGE_DMA)
-		KUNIT_EXPECT_EQ(test, dma_log.nr_maps, before + n);
-	/* what a bio_vec's SGEs held of the mappings is wiped */
+		KUNIT_EXPECT_EQ(test, dma_log.nr_maps, before + (bvec ? n : 0));
+	/* SGEs of bio_vecs are filled by then, and wiped */
+	n = bvec ? ARRAY_SIZE(sge_gaps) : 0;
 	KUNIT_EXPECT_NULL(test, memchr_inv(t->sges, 0, n * sizeof(*t->sges)));
 	sge_expect_poison(test, n);
 }

@@ -2,8 +2,20 @@
 # shellcheck shell=bash
 #
 # Sourced by the tests of ULPs that make a disk, after wire.sh. They
-# have a disk() that prints its name, and SIZE.
+# have a disk() that prints its name, an is_live() that tells whether it
+# is connected, and SIZE.
 # shellcheck disable=SC2015,SC2016,SC2034
+
+lost()
+{
+	! is_live
+}
+
+# live SECONDS
+live()
+{
+	wait_for "$1" is_live
+}
 
 # verify BLOCK_SIZE...: random writes, then reads that compare
 verify()

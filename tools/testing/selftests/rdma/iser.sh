@@ -162,17 +162,6 @@ is_live()
 	read -r state < /sys/class/iscsi_session/session*/state && [ "$state" = LOGGED_IN ]
 }
 
-lost()
-{
-	! is_live
-}
-
-# live SECONDS
-live()
-{
-	wait_for "$1" is_live
-}
-
 gone()
 {
 	! compgen -G "/sys/class/iscsi_session/session*/state" > /dev/null

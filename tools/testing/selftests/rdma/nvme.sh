@@ -123,17 +123,6 @@ is_live()
 		[ "$state" = live ]
 }
 
-lost()
-{
-	! is_live
-}
-
-# live SECONDS
-live()
-{
-	wait_for "$1" is_live
-}
-
 gone()
 {
 	controllers
