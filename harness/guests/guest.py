@@ -38,7 +38,9 @@ SPLAT = re.compile(
     r"INFO: (possible|inconsistent|suspicious|trying|task .* blocked|rcu)|"
     r"possible (circular|recursive) locking|suspicious RCU usage|"
     r"list_(add|del) corruption|ODEBUG: |kmemleak: .*new suspected|"
-    r"scheduling while atomic|sleeping function called from|refcount_t: ")
+    r"scheduling while atomic|sleeping function called from|refcount_t: |"
+    # of twin.c: what an adapter would have failed
+    r": twin: ")
 # printed at boot by kernels that carry these options
 HARMLESS = re.compile(r"WARNING: .*(degraded performance|debugging kernel)|"
                       r"DMA-API: (preallocated|debugging)")
@@ -143,6 +145,8 @@ def surroundings(out, folder):
 CPU = {"tcg": "max,la57=off", "kvm": "host"}
 # and again if it does not read the time from the HPET
 CLOCK = "tsc=reliable"
+# the device that KUnit maps memory for, and that software devices can be twins of
+ADAPTER = "0000:00:05.0"
 
 
 def qemu(kern, out, memory):
@@ -172,8 +176,9 @@ def command(kern, out, memory, append):
                 f"mem={memory}M", "uml_dir=.", "seccomp=on", "ncpus=2",
                 "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                 "con=null", "con0=null,fd:1", "con1=fd:0,fd:2", "ssl=null", *args]
-    # the IOMMU is for KUnit, and the device behind it: virtio does not ask for it
-    return [*qemu(kern, out, memory), "-device", "intel-iommu", "-device", "pci-testdev",
+    # the IOMMU is for the device behind it: virtio does not ask for it
+    return [*qemu(kern, out, memory), "-device", "intel-iommu",
+            "-device", f"pci-testdev,addr={ADAPTER[8:10]}",
             "-device", "virtio-serial", "-device", "virtconsole,chardev=tty",
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                        "multidevs=remap",

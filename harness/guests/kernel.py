@@ -41,7 +41,7 @@ KASAN = [f"{path}/%" for path in ("drivers/infiniband", "drivers/nvme", "drivers
 # Options that only one of stock and series knows. Two configurations that differ in
 # nothing else must not share a ccache.
 OURS = re.compile(r"CONFIG_(FAIL_RDMA_MAP|INFINIBAND_(VIRT_DMA|LOOP_TEST|RDMAVT_TEST|"
-                  r"RW_KUNIT_TEST|SGE_KUNIT_TEST))\b")
+                  r"RW_KUNIT_TEST|SGE_KUNIT_TEST|TWIN))\b")
 
 # user space of the i386 guest, as usr/gen_init_cpio reads it
 INITRAMFS = """

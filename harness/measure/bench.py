@@ -61,7 +61,8 @@ RDMA_LOADS = [
 # what sge_bench.c calls them
 BUILDER_DEVICES = {"software": "software device", "direct": "direct mapping"}
 BUILDER_MAPS = {"single": "one SGE", "bvec": "one bio_vec", "list": "64-entry scatterlist",
-                "bvecs": "64 bio_vecs", "mr": "64 entries in an MR"}
+                "bvecs": "64 bio_vecs", "mr": "64 entries in an MR",
+                "tried": "64 entries, SGEs tried"}
 
 # name, fio's --rw, KiB, {device: how many}
 START_OF_FIO = ("fio alone", "randread", 4, {"rxe": 1, "siw": 1})

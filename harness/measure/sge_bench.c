@@ -244,6 +244,27 @@ static noinline __noclone int builder_bvecs(struct ib_pd *pd,
 
 static noinline __noclone int builder_mr(struct ib_pd *pd, struct ib_sge *sge)
 {
+	struct rdma_sge_iter iter;
+	int ret;
+
+	ret = rdma_map_sgl(pd->device, &iter, bench_sgl, BENCH_NENTS,
+			   BENCH_DIR);
+	if (ret)
+		return ret;
+	if (iter.nents <= BENCH_MAX_SGE)
+		return -EINVAL;
+	ret = rdma_fill_ib_mr(bench_mr, &iter, PAGE_SIZE);
+	if (ret || iter.nents)
+		return ret ?: -EINVAL;
+	barrier();
+	rdma_unmap_sgl(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
+	return 0;
+}
+
+/* Neighbours in memory may be so few SGEs, which the number of entries does not tell. */
+static noinline __noclone int builder_tried(struct ib_pd *pd,
+					    struct ib_sge *sge)
+{
 	struct rdma_sge_iter iter, start;
 	int ret;
 
@@ -285,6 +306,12 @@ BENCH_LOOP(builder_bvec)
 BENCH_LOOP(builder_list)
 BENCH_LOOP(builder_bvecs)
 BENCH_LOOP(builder_mr)
+BENCH_LOOP(builder_tried)
+
+static int loop_hand_tried(struct ib_sge *sge, int loops)
+{
+	return loop_hand_mr(sge, loops);
+}
 
 #define BENCH_WHAT(name, loops)						\
 	{ #name, { loop_hand_##name, loop_builder_##name }, loops }
@@ -299,6 +326,7 @@ static const struct {
 	BENCH_WHAT(list, BENCH_LOOPS / BENCH_NENTS),
 	BENCH_WHAT(bvecs, BENCH_LOOPS / BENCH_NENTS),
 	BENCH_WHAT(mr, BENCH_LOOPS / BENCH_NENTS),
+	BENCH_WHAT(tried, BENCH_LOOPS / BENCH_NENTS),
 };
 
 static int bench_time(int what, int how, u64 *ps)
