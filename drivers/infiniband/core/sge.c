@@ -132,7 +132,7 @@ static u64 iter_addr(const struct rdma_sge_iter *iter, bool phys)
 	       iter->offset;
 }
 
-/* sg_next(), but @nents tells where the end is, and there is no call */
+/* sg_next() without its look for the end, which @nents tells */
 static void iter_next(struct rdma_sge_iter *iter)
 {
 	iter->offset = 0;
@@ -450,10 +450,12 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 	for_each_mp_bvec(bv, bvecs, iter, start) {
 		phys_addr_t phys = bvec_phys(&bv);
 
-		if (iter.bi_size == start.bi_size)
-			first = phys;
-		else
+		if (unlikely(!bv.bv_len))
+			continue;
+		if (end)
 			edges |= end | phys;
+		else
+			first = phys;
 		end = phys + bv.bv_len;
 	}
 	if (edges & boundary ||
@@ -461,6 +463,8 @@ int rdma_map_sge_iova(struct ib_pd *pd, struct ib_sge *sge,
 		return -EOPNOTSUPP;
 
 	for_each_mp_bvec(bv, bvecs, iter, start) {
+		if (unlikely(!bv.bv_len))
+			continue;
 		ret = rdma_map_should_fail() ? -ENOMEM :
 		      dma_iova_link(dma_dev, state, bvec_phys(&bv), mapped,
 				    bv.bv_len, dir, 0);

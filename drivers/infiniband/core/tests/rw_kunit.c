@@ -467,6 +467,8 @@ static void rw_test_pages(struct kunit *test)
 	}
 	rw_empty(t);
 	rw_add(t, 100, P - 100);
+	if (t->param->bvec)
+		rw_add(t, 2 * P + 1, 0);
 	rw_add(t, 4 * P, P);
 	rw_add(t, 8 * P, 1);
 	rw_expect_sges(test, rw_ctx_init(t),

@@ -675,10 +675,10 @@ static void sge_expect_list(struct kunit *test, bool bvec,
 	int i, max_sge;
 
 	sge_set_list(t, in, nin);
-	for (max_sge = 0; max_sge < nout; max_sge++) {
+	for (max_sge = -1; max_sge < nout; max_sge++) {
 		sge_poison(t);
 		sge_expect_undone(test, sge_fill(t, bvec, max_sge), -E2BIG,
-				  max_sge);
+				  max(max_sge, 0));
 	}
 	for (; max_sge <= SGE_MAX; max_sge++) {
 		sge_poison(t);
@@ -883,6 +883,13 @@ static const struct sge_part sge_gaps[] = {
 	{ 0, P }, { 2 * P, P }, { 4 * P, P }, { 6 * P, P },
 };
 
+/* of which the first two become one SGE */
+static const struct sge_part sge_fails[] = {
+	{ 0, P }, { P, P }, { 3 * P, P }, { 5 * P, P },
+};
+
+#define SGE_FAILS	(ARRAY_SIZE(sge_fails) - 1)
+
 /* a failure after @n mappings */
 static void sge_expect_unwound(struct kunit *test, bool bvec, int n, int ret)
 {
@@ -895,7 +902,7 @@ static void sge_expect_unwound(struct kunit *test, bool bvec, int n, int ret)
 	if (t->kind == SGE_DMA)
 		KUNIT_EXPECT_EQ(test, dma_log.nr_maps, before + (bvec ? n : 0));
 	/* SGEs of bio_vecs are filled by then, and wiped */
-	n = bvec ? ARRAY_SIZE(sge_gaps) : 0;
+	n = bvec ? SGE_FAILS : 0;
 	KUNIT_EXPECT_NULL(test, memchr_inv(t->sges, 0, n * sizeof(*t->sges)));
 	sge_expect_poison(test, n);
 }
@@ -907,8 +914,8 @@ static void sge_test_list_fails(struct kunit *test)
 
 	if (!sge_can_fail_at(test))
 		kunit_skip(test, "needs CONFIG_FAIL_RDMA_MAP");
-	sge_set_list(t, sge_gaps, ARRAY_SIZE(sge_gaps));
-	for (n = 0; n < ARRAY_SIZE(sge_gaps); n++) {
+	sge_set_list(t, sge_fails, ARRAY_SIZE(sge_fails));
+	for (n = 0; n < SGE_FAILS; n++) {
 		t->fail_at = n + 1;
 		sge_expect_unwound(test, true, n, -ENOMEM);
 	}
@@ -921,9 +928,9 @@ static void sge_test_list_dma_fails(struct kunit *test)
 	struct sge_test *t = test->priv;
 	int n;
 
-	sge_set_list(t, sge_gaps, ARRAY_SIZE(sge_gaps));
-	for (n = 0; n < ARRAY_SIZE(sge_gaps); n++) {
-		sge_set_hole(t, sge_gaps[n].off);
+	sge_set_list(t, sge_fails, ARRAY_SIZE(sge_fails));
+	for (n = 0; n < SGE_FAILS; n++) {
+		sge_set_hole(t, sge_fails[n ? n + 1 : 0].off);
 		kunit_warning_suppress(test) {
 			sge_expect_unwound(test, true, n, -ENOMEM);
 			sge_expect_unwound(test, false, n, -EIO);

@@ -591,10 +591,17 @@ def c_get_mr():
            local[0].get() == memory.get(), "no RDMA READ by RDS_GET_MR")
 
 
-def atomic(initiator, remote, kind, cookie, old, new, *operands):
-    local = Memory(8)
+def atomic(initiator, kind, old, new, *operands):
+    """One of memory that is mapped for it alone.
+
+    A device need not see what is written after memory was mapped, nor the CPU what the
+    device writes before it is unmapped.
+    """
+    remote, local = Memory(8, 128), Memory(8)
     remote.put(struct.pack("=Q", old))
+    cookie = initiator.peer.map(remote)
     status = initiator.status(initiator.atomic(kind, cookie, local, *operands))
+    initiator.peer.free(cookie, INVALIDATE)
     expect(status == SUCCESS, f"status {status}")
     expect(local.u64() == old, f"returned {local.u64():#x}, not {old:#x}")
     expect(remote.u64() == new, f"made {remote.u64():#x} of {old:#x}, not {new:#x}")
@@ -605,13 +612,10 @@ def c_atomics():
     ends = pair()
     ping(ends)
     for initiator in ends:
-        remote = Memory(8, 128)
-        cookie = initiator.peer.map(remote)
-        atomic(initiator, remote, CMSG_FADD, cookie, 41, 42, 1)
-        atomic(initiator, remote, CMSG_FADD, cookie, big, 0, (1 << 64) - big)
-        atomic(initiator, remote, CMSG_CSWP, cookie, big, 77, big, 77)
-        atomic(initiator, remote, CMSG_CSWP, cookie, 5, 5, 6, 7)
-        initiator.peer.free(cookie, INVALIDATE)
+        atomic(initiator, CMSG_FADD, 41, 42, 1)
+        atomic(initiator, CMSG_FADD, big, 0, (1 << 64) - big)
+        atomic(initiator, CMSG_CSWP, big, 77, big, 77)
+        atomic(initiator, CMSG_CSWP, 5, 5, 6, 7)
 
 
 def c_refused_atomics():
@@ -636,26 +640,24 @@ def c_masked_atomics(kind):
         status = ends[1].status(ends[1].atomic(CMSG_MASKED_FADD, 0, Memory(8), 1, 1))
         expect(status == OTHER_ERROR, f"status {status} of a masked atomic on rxe")
     ping(ends)
-    remote = Memory(8, 128)
-    cookie = ends[0].map(remote)
     # a mask that does nothing is none
-    atomic(ends[1], remote, CMSG_MASKED_FADD, cookie, 41, 42, 1, 0)
-    atomic(ends[1], remote, CMSG_MASKED_CSWP, cookie, 5, 9, 5, 9, everything, everything)
+    atomic(ends[1], CMSG_MASKED_FADD, 41, 42, 1, 0)
+    atomic(ends[1], CMSG_MASKED_CSWP, 5, 9, 5, 9, everything, everything)
     if kind == "rxe":
+        cookie = ends[0].map(Memory(8))
         try:
             ends[1].atomic(CMSG_MASKED_FADD, cookie, Memory(8), 1, 1)
         except OSError as error:
             expect(error.errno == errno.EOPNOTSUPP, f"a masked atomic on rxe: {error}")
         else:
             raise Failure("a masked atomic was sent by rxe, which has none")
+        ends[0].free(cookie, INVALIDATE)
     else:
         # bits 0-31 and 32-63 are two numbers; then only the lower half is compared, and
         # swapped
-        atomic(ends[1], remote, CMSG_MASKED_FADD, cookie, 0x1ffffffff, 0x200000000,
-               0x100000001, 1 << 31)
-        atomic(ends[1], remote, CMSG_MASKED_CSWP, cookie, 0x100000005, 0x100000009,
+        atomic(ends[1], CMSG_MASKED_FADD, 0x1ffffffff, 0x200000000, 0x100000001, 1 << 31)
+        atomic(ends[1], CMSG_MASKED_CSWP, 0x100000005, 0x100000009,
                5, 9, 0xffffffff, 0xffffffff)
-    ends[0].free(cookie, INVALIDATE)
 
 
 def c_pool(size):
