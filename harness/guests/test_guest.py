@@ -104,6 +104,15 @@ class Place(unittest.TestCase):
             self.assertTrue(kernel.PLACE.fullmatch(f"/tmp/{place}"))
 
 
+class Splats(unittest.TestCase):
+    def test_twin(self):
+        """What an adapter would have failed, and not that there is a twin."""
+        log = ("[ 1.0] twin: 0000:00:05.0, behind an IOMMU\n"
+               "[ 2.0] pci 0000:00:05.0 r0: twin: the device reads 1 bytes at DMA address 0x1: not mapped\n"
+               "[ 2.1] pci 0000:00:05.0 r0: twin: QP 17: WR 0x2 has failed\n")
+        self.assertEqual(guest.splats(log), log.splitlines()[1:])
+
+
 class Lock(unittest.TestCase):
     def test_one_at_a_time(self):
         """Two guests that start at once want the same kernel built."""
@@ -167,6 +176,12 @@ class Memory(unittest.TestCase):
 
 
 class End(unittest.TestCase):
+    def setUp(self):
+        # whoever else is at work
+        patch = mock.patch.dict(os.environ, {alone.MARK: str(kernel.TOP)})
+        patch.start()
+        self.addCleanup(patch.stop)
+
     def test_last_words(self):
         for console, words in (
                 ("a\n[ 1] BUG: x\n[ 2] Kernel panic - not syncing: y\n[ 3] Kernel panic: z\n",
