@@ -128,10 +128,11 @@ echo $adapter >$twin
 """
 TWIN_END = """
 errors=$(cat /sys/kernel/debug/dma-api/error_count)
-[ "$errors" = 0 ] && echo "ok 1 no errors of the DMA API" ||
-	echo "not ok 1 $errors errors of the DMA API"
+[ "$errors $(cat /sys/kernel/debug/dma-api/disabled)" = "0 N" ] && echo "ok 1 no errors of the DMA API" ||
+	echo "not ok 1 $errors errors of the DMA API, or it has stopped to look"
 ! grep {adapter} /sys/kernel/debug/dma-api/dump && echo "ok 2 all is unmapped" ||
 	echo "not ok 2 is mapped for ever"
+dmesg | grep -q "twin: {adapter}, {how}$" && echo "ok 3 {how}" || echo "not ok 3 there was no twin {how}"
 """
 FEW = "connect verify_small verify disconnect"
 # script, and where it runs. mad.sh is for user space, which a twin has none of.
@@ -155,11 +156,12 @@ TWIN_TESTS = [
 ]
 
 
-def twin(how, *more):
+def twin(how):
     """A guest's test on twins that reach memory in that way."""
     return (f"twin-{how}", 1500, "".join(script for script, where in TWIN_TESTS if how in where) +
-            TWIN_END.format(adapter=guest.ADAPTER), f"ib_core.twin={guest.ADAPTER}",
-            *TWINS[how], *more)
+            TWIN_END.format(adapter=guest.ADAPTER,
+                            how="behind an IOMMU" if how == "iommu" else "no IOMMU"),
+            f"ib_core.twin={guest.ADAPTER}", *TWINS[how])
 
 
 # what is no script
