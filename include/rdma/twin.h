@@ -16,12 +16,15 @@ struct page *rdma_twin_page(struct ib_device *dev, u64 addr, size_t *len,
 			    bool write);
 struct page *rdma_twin_peer_page(struct ib_device *dev, u64 addr, size_t *len,
 				 bool write);
-void rdma_twin_linked(struct ib_device *dev, const struct ib_sge *sge,
-		      enum dma_data_direction dir);
-void rdma_twin_unlinked(struct ib_device *dev, const struct ib_sge *sge,
-			enum dma_data_direction dir);
 void rdma_twin_wr_failed(struct ib_qp *qp, u64 wr_id);
 
+/**
+ * rdma_is_twin - whether the device takes DMA addresses
+ * @dev: software device
+ *
+ * Context: Any; does not sleep.
+ * Return: false, known to the compiler, without CONFIG_INFINIBAND_TWIN.
+ */
 static inline bool rdma_is_twin(struct ib_device *dev)
 {
 	return dev->dma_device;
@@ -49,18 +52,6 @@ static inline struct page *rdma_twin_peer_page(struct ib_device *dev, u64 addr,
 					       size_t *len, bool write)
 {
 	return NULL;
-}
-
-static inline void rdma_twin_linked(struct ib_device *dev,
-				    const struct ib_sge *sge,
-				    enum dma_data_direction dir)
-{
-}
-
-static inline void rdma_twin_unlinked(struct ib_device *dev,
-				      const struct ib_sge *sge,
-				      enum dma_data_direction dir)
-{
 }
 
 static inline void rdma_twin_wr_failed(struct ib_qp *qp, u64 wr_id)

@@ -15,6 +15,8 @@
 #include <rdma/twin.h>
 #include <trace/events/dma.h>
 
+#include "core_priv.h"
+
 /* more than the ULPs of a test ever have at a time */
 #define TWIN_MAPPINGS	SZ_128K
 
@@ -62,6 +64,8 @@ static void twin_map(u64 addr, size_t size, enum dma_data_direction dir)
 		twin_full = true;
 	}
 	spin_unlock_irqrestore(&twin_lock, flags);
+	if (!map)
+		dev_err_once(twin_dev, "twin: too many mappings, nothing is looked for any more\n");
 }
 
 static void twin_unmap(u64 addr, size_t size, enum dma_data_direction dir)
@@ -69,8 +73,12 @@ static void twin_unmap(u64 addr, size_t size, enum dma_data_direction dir)
 	struct interval_tree_node *node;
 	struct twin_mapping *map;
 	unsigned long flags;
+	bool full;
 
+	if (!size)
+		return;
 	spin_lock_irqsave(&twin_lock, flags);
+	full = twin_full;
 	for (node = interval_tree_iter_first(&twin_mapped, addr, addr); node;
 	     node = interval_tree_iter_next(node, addr, addr)) {
 		map = container_of(node, struct twin_mapping, node);
@@ -82,6 +90,9 @@ static void twin_unmap(u64 addr, size_t size, enum dma_data_direction dir)
 		}
 	}
 	spin_unlock_irqrestore(&twin_lock, flags);
+	if (!node && !full)
+		dev_err_ratelimited(twin_dev, "twin: %zu bytes at DMA address %#llx are unmapped that were not mapped like that\n",
+				    size, addr);
 }
 
 static void twin_probe_map_phys(void *data, struct device *dev,
@@ -125,25 +136,43 @@ static void twin_probe_unmap_sg(void *data, struct device *dev,
 
 	if (dev != twin_dev)
 		return;
-	for_each_sg(sgl, sg, nents, i) {
-		/* an IOMMU makes fewer of them, and ends them like that */
-		if (!sg_dma_len(sg))
-			break;
+	/* an IOMMU makes fewer of them, and the rest has no length */
+	for_each_sg(sgl, sg, nents, i)
 		twin_unmap(sg_dma_address(sg), sg_dma_len(sg), dir);
-	}
 }
 
-#define TWIN_PROBE(event) { .name = "dma_" #event, .func = twin_probe_##event }
+static void twin_probe_alloc(void *data, struct device *dev, void *virt,
+			     dma_addr_t addr, size_t size,
+			     enum dma_data_direction dir, gfp_t flags,
+			     unsigned long attrs)
+{
+	if (dev == twin_dev && virt)
+		twin_map(addr, size, dir);
+}
+
+static void twin_probe_free(void *data, struct device *dev, void *virt,
+			    dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir, unsigned long attrs)
+{
+	if (dev == twin_dev)
+		twin_unmap(addr, size, dir);
+}
+
+#define TWIN_PROBE(event, probe) { .name = #event, .func = twin_probe_##probe }
 
 static struct twin_probe {
 	const char *name;
 	void *func;
 	struct tracepoint *tp;
 } twin_probes[] = {
-	TWIN_PROBE(map_phys),
-	TWIN_PROBE(unmap_phys),
-	TWIN_PROBE(map_sg),
-	TWIN_PROBE(unmap_sg),
+	TWIN_PROBE(dma_map_phys, map_phys),
+	TWIN_PROBE(dma_unmap_phys, unmap_phys),
+	TWIN_PROBE(dma_map_sg, map_sg),
+	TWIN_PROBE(dma_unmap_sg, unmap_sg),
+	TWIN_PROBE(dma_alloc, alloc),
+	TWIN_PROBE(dma_free, free),
+	TWIN_PROBE(dma_alloc_pages, alloc),
+	TWIN_PROBE(dma_free_pages, free),
 };
 
 /* The tracepoints are not exported: they are found by name, but have types. */
@@ -155,6 +184,10 @@ static void twin_find_tracepoint(struct tracepoint *tp, void *priv)
 	check_trace_callback_type_dma_unmap_phys(twin_probe_unmap_phys);
 	check_trace_callback_type_dma_map_sg(twin_probe_map_sg);
 	check_trace_callback_type_dma_unmap_sg(twin_probe_unmap_sg);
+	check_trace_callback_type_dma_alloc(twin_probe_alloc);
+	check_trace_callback_type_dma_free(twin_probe_free);
+	check_trace_callback_type_dma_alloc_pages(twin_probe_alloc);
+	check_trace_callback_type_dma_free_pages(twin_probe_free);
 
 	if (!strcmp(tp->name, probe->name))
 		probe->tp = tp;
@@ -172,6 +205,7 @@ static void twin_stop(void)
 	}
 	tracepoint_synchronize_unregister();
 	vfree(twin_mappings);
+	twin_mappings = NULL;
 	INIT_LIST_HEAD(&twin_free);
 	twin_mapped = RB_ROOT_CACHED;
 	twin_full = false;
@@ -182,12 +216,11 @@ static void twin_stop(void)
 
 static int twin_start(void)
 {
-	struct device *dev = NULL;
 	struct twin_probe *probe;
+	struct device *dev;
 	int i, ret;
 
-	if (IS_ENABLED(CONFIG_PCI))
-		dev = bus_find_device_by_name(&pci_bus_type, NULL, twin_name);
+	dev = bus_find_device_by_name(&pci_bus_type, NULL, twin_name);
 	if (!dev) {
 		pr_err("twin: no PCI device %s\n", twin_name);
 		return -ENODEV;

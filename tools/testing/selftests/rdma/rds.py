@@ -601,6 +601,8 @@ def atomic(initiator, kind, old, new, *operands):
     remote.put(struct.pack("=Q", old))
     cookie = initiator.peer.map(remote)
     status = initiator.status(initiator.atomic(kind, cookie, local, *operands))
+    # the message with the cookie has a reference to the MR
+    acknowledged((initiator, initiator.peer))
     initiator.peer.free(cookie, INVALIDATE)
     expect(status == SUCCESS, f"status {status}")
     expect(local.u64() == old, f"returned {local.u64():#x}, not {old:#x}")
