@@ -1540,6 +1540,7 @@ static void loop_test_mr_prefix(struct kunit *test)
 	struct rdma_sge_iter iter;
 	struct ib_mr *mr;
 	u64 len = 0;
+	int n = 0;
 
 	loop_shape(buf, 0, 3 * PAGE_SIZE);
 	mr = ib_alloc_mr(loop->client.pd, IB_MR_TYPE_MEM_REG, 2);
@@ -1550,14 +1551,18 @@ static void loop_test_mr_prefix(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, rdma_map_sgl(dev, &iter, buf->sgl, buf->nents,
 					      DMA_TO_DEVICE));
 	/* an IOMMU can make one of them, which siw takes as such */
-	while (iter.nents) {
+	for (; iter.nents; n++) {
 		KUNIT_ASSERT_EQ(test, 0, rdma_fill_ib_mr(mr, &iter, PAGE_SIZE));
 		KUNIT_ASSERT_GT(test, mr->length, 0);
-		if (!len && !ib_has_dma_device(dev))
+		if (!n && !ib_has_dma_device(dev)) {
 			KUNIT_EXPECT_EQ(test, mr->length, 2 * PAGE_SIZE);
+			KUNIT_EXPECT_EQ(test, iter.nents, 1);
+		}
 		len += mr->length;
 	}
 	KUNIT_EXPECT_EQ(test, len, 3 * PAGE_SIZE);
+	if (!ib_has_dma_device(dev))
+		KUNIT_EXPECT_EQ(test, n, 2);
 	rdma_unmap_sgl(dev, buf->sgl, buf->nents, DMA_TO_DEVICE);
 }
 
