@@ -242,17 +242,28 @@ static noinline __noclone int builder_bvecs(struct ib_pd *pd,
 	return 0;
 }
 
-static noinline __noclone int builder_mr(struct ib_pd *pd, struct ib_sge *sge)
+/*
+ * By the number of entries, or after SGEs were tried: neighbours in memory may be so
+ * few of them, which the number does not tell.
+ */
+static __always_inline int builder_reg(struct ib_pd *pd, struct ib_sge *sge,
+				       const bool try)
 {
-	struct rdma_sge_iter iter;
+	struct rdma_sge_iter iter, rest;
 	int ret;
 
 	ret = rdma_map_sgl(pd->device, &iter, bench_sgl, BENCH_NENTS,
 			   BENCH_DIR);
 	if (ret)
 		return ret;
-	if (iter.nents <= BENCH_MAX_SGE)
+	if (try) {
+		rest = iter;
+		rdma_fill_ib_sge(pd, sge, BENCH_MAX_SGE, &rest);
+		if (!rest.nents)
+			return -EINVAL;
+	} else if (iter.nents <= BENCH_MAX_SGE) {
 		return -EINVAL;
+	}
 	ret = rdma_fill_ib_mr(bench_mr, &iter, PAGE_SIZE);
 	if (ret || iter.nents)
 		return ret ?: -EINVAL;
@@ -261,28 +272,15 @@ static noinline __noclone int builder_mr(struct ib_pd *pd, struct ib_sge *sge)
 	return 0;
 }
 
-/* Neighbours in memory may be so few SGEs, which the number of entries does not tell. */
+static noinline __noclone int builder_mr(struct ib_pd *pd, struct ib_sge *sge)
+{
+	return builder_reg(pd, sge, false);
+}
+
 static noinline __noclone int builder_tried(struct ib_pd *pd,
 					    struct ib_sge *sge)
 {
-	struct rdma_sge_iter iter, start;
-	int ret;
-
-	ret = rdma_map_sgl(pd->device, &iter, bench_sgl, BENCH_NENTS,
-			   BENCH_DIR);
-	if (ret)
-		return ret;
-	start = iter;
-	rdma_fill_ib_sge(pd, sge, BENCH_MAX_SGE, &iter);
-	if (!iter.nents)
-		return -EINVAL;
-	iter = start;
-	ret = rdma_fill_ib_mr(bench_mr, &iter, PAGE_SIZE);
-	if (ret || iter.nents)
-		return ret ?: -EINVAL;
-	barrier();
-	rdma_unmap_sgl(pd->device, bench_sgl, BENCH_NENTS, BENCH_DIR);
-	return 0;
+	return builder_reg(pd, sge, true);
 }
 
 /* a loop for each: an indirect call would be a part of what is measured */
