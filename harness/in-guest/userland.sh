@@ -27,10 +27,16 @@ listening()
 	rdma resource show cm_id link r1 | grep -q LISTEN || [ "$(ss -Hltn "sport = :$TCP")" ]
 }
 
+# ended WHO STATUS: "WHO: STATUS", and what WHO said last
+ended()
+{
+	echo "$1: status $2 ($(grep -v '^-*$' "$LOG.$1" | tail -n 3 | paste -sd ';'))"
+}
+
 # pair SERVER CLIENT: both have to end well, and all messages to cross the wire
 pair()
 {
-	local before bytes server try status
+	local before bytes server try status why=
 
 	before=$(crossed)
 	# An rdma_cm ID says that it listens a moment before it does. After a client that
@@ -42,7 +48,7 @@ pair()
 		server=$!
 		if ! wait_for "$PATIENCE" listening; then
 			status=1
-			say "the server does not listen"
+			why="the server does not listen"
 			kill $server
 			break
 		fi
@@ -56,11 +62,12 @@ pair()
 		wait $server
 		sleep $try
 	done
-	[ $status = 0 ] || say "client: status $status"
-	wait $server || { status=$?; say "server: status $status"; }
+	[ $status = 0 ] || why=${why:-$(ended client $status)}
+	wait $server || { status=$?; why="${why:+$why, }$(ended server $status)"; }
 	printf '\n$ %s\n' "$1" | cat - $LOG.server >> $LOG
 	bytes=$(($(crossed) - before))
-	[ $bytes -ge $((COUNT * SIZE)) ] || { status=1; say "$bytes bytes on the wire"; }
+	[ $bytes -ge $((COUNT * SIZE)) ] || { status=1; why="${why:+$why, }$bytes bytes on the wire"; }
+	[ $status = 0 ] || say "$why"
 	return $status
 }
 

@@ -32,6 +32,11 @@ class Differences(unittest.TestCase):
         for verdict in ("failed", "skipped"):
             self.check([f"rping: passed on stock, {verdict} on the series"], rping=verdict)
 
+    def test_why(self):
+        self.assertEqual(userland.differences(Run({"a": "passed"}), Run(
+            {"a": "failed"}, reasons={"a": "client: status 1"})), [
+                "a: passed on stock, failed on the series (client: status 1)"])
+
     def test_ran_on_stock_only(self):
         self.check(["a: passed on stock, not run on the series",
                     "b: failed on stock, not run on the series",

@@ -63,9 +63,10 @@ def suite():
 
 class Run:
     """Results of one guest: {device and test: passed, failed or skipped}."""
-    def __init__(self, results, splats=(), problem=None, skipped=()):
+    def __init__(self, results, splats=(), problem=None, skipped=(), reasons=()):
         self.results = results
         self.skipped = list(skipped)    # with the reasons
+        self.reasons = dict(reasons)    # {test that failed: what it said last}
         self.splats = dict(splats)      # {test or None: its first splat}
         self.problem = problem          # why it is not complete
 
@@ -85,7 +86,7 @@ def run(kern, devices):
                                 for device in devices)):
         problem = "did not finish"
     return Run(results, guest.splats_by_test(done.dmesg), problem and f"{problem} (see {out})",
-               tests.skipped)
+               tests.skipped, tests.reasons)
 
 
 class Stock:
@@ -119,7 +120,9 @@ def differences(stock, ours):
         ran = "not run" not in (before, after)
         must = " user_sge." in test
         if after != "passed" and (must or after != before) and not (ran and test in UNSTABLE):
-            found.append(f"{test}: {before} on stock, {after} on the series")
+            why = ours.reasons.get(test)
+            found.append(f"{test}: {before} on stock, {after} on the series" +
+                         (f" ({why})" if why else ""))
     found += [f"{test or 'between tests'}: splat on the series: {splat}"
               for test, splat in ours.splats.items() if test not in stock.splats]
     return found + [f"{name}: {run.problem}" for name, run in (("stock", stock), ("series", ours))
