@@ -432,13 +432,19 @@ def object_sizes(kern):
     return sizes
 
 
-def fixed():
-    """The commit that the conversions start from: all parts before it are of fixes."""
-    parts = [part for part in (kernel.TOP / "patches/series").read_text().split()
-             if part.startswith("fixes-")]
-    count = sum(1 for part in parts for _ in (kernel.TOP / "patches" / part).glob("*.patch"))
+def commit_before(first):
+    """The last commit of the part that comes before this one in the series."""
+    parts = (kernel.TOP / "patches/series").read_text().split()
+    count = sum(1 for part in parts[:parts.index(first)]
+                for _ in (kernel.TOP / "patches" / part).glob("*.patch"))
     return kernel.git(kernel.TOP / "build/linux", "rev-list", "--reverse",
                       "base..HEAD").decode().split()[count - 1]
+
+
+def fixed():
+    """The commit that the conversions start from: all parts before it are of fixes."""
+    parts = (kernel.TOP / "patches/series").read_text().split()
+    return commit_before(next(part for part in parts if not part.startswith("fixes-")))
 
 
 def size_tables(trees):

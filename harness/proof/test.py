@@ -33,7 +33,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
-from proof import check, demo, ktap, userland, wirescan  # noqa: E402
+from proof import check, demo, ktap, twins, userland, wirescan  # noqa: E402
 
 KUNIT = """
 # for the tests that count to the one that fails
@@ -101,15 +101,6 @@ def shown(name, device, settings=""):
     return demo.script(device.split()[0], ulp) + selftest(name, device, f"{settings} ONLY='{rest}'")
 
 
-# Software devices as twins of an adapter (Documentation/infiniband/twin.rst in
-# build/linux): how its DMA reaches memory, and the kernel's command line for that.
-TWINS = {
-    # IOVAs, which nothing is behind any more once they are unmapped
-    "iommu": ("intel_iommu=on", "iommu.strict=1"),
-    # copies: what is not synced is lost
-    "bounce": ("intel_iommu=off", "swiotlb=force"),
-    "direct": ("intel_iommu=off",),
-}
 # An ordinary software device does no DMA, so that it has no use for bounce buffers
 # either: not one is taken while it moves data.
 PLAIN = """
@@ -126,30 +117,22 @@ else
 fi
 echo $adapter >$twin
 """
-TWIN_END = """
-errors=$(cat /sys/kernel/debug/dma-api/error_count)
-[ "$errors $(cat /sys/kernel/debug/dma-api/disabled)" = "0 N" ] && echo "ok 1 no errors of the DMA API" ||
-	echo "not ok 1 $errors errors of the DMA API, or it has stopped to look"
-! grep {adapter} /sys/kernel/debug/dma-api/dump && echo "ok 2 all is unmapped" ||
-	echo "not ok 2 is mapped for ever"
-dmesg | grep -q "twin: {adapter}, {how}$" && echo "ok 3 {how}" || echo "not ok 3 there was no twin {how}"
-"""
 FEW = "connect verify_small verify disconnect"
 # script, and where it runs. mad.sh is for user space, which a twin has none of.
 TWIN_TESTS = [
     (PLAIN.format(tests="".join(selftest("nvme", device, f"SIZE=1M ONLY='{FEW}'")
                                 for device in demo.DEVICES)), ["bounce"]),
-    (loop("rxe"), TWINS),
-    (loop("siw"), TWINS),
+    (loop("rxe"), twins.TWINS),
+    (loop("siw"), twins.TWINS),
     (selftest("nvme", "rxe", f"SIZE=1M CYCLES=2 FAIL_AT='1 20 80' "
-              f"ONLY='{FEW} cycle unload_host unload_target fail_connect'"), TWINS),
-    (selftest("nvme", "siw", f"SIZE=1M ONLY='{FEW}'"), TWINS),
+              f"ONLY='{FEW} cycle unload_host unload_target fail_connect'"), twins.TWINS),
+    (selftest("nvme", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
     ("modprobe nvme-rdma register_always=N\n" +
-     selftest("nvme", "rxe", f"SIZE=1M ONLY='{FEW}'") + "modprobe -r nvme-rdma\n", TWINS),
+     selftest("nvme", "rxe", f"SIZE=1M ONLY='{FEW}'") + "modprobe -r nvme-rdma\n", twins.TWINS),
     (selftest("iser", "rxe", f"SIZE=1M CYCLES=1 FAIL_AT='1 132 263' "
-              f"ONLY='{FEW} unsolicited cycle fail_connect'"), TWINS),
+              f"ONLY='{FEW} unsolicited cycle fail_connect'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), ["iommu", "bounce"]),
-    (selftest("rds", "rxe", "ONLY='messages rdma_write mr atomics unload'"), TWINS),
+    (selftest("rds", "rxe", "ONLY='messages rdma_write mr atomics unload'"), twins.TWINS),
     (selftest("rds", "rxe", "ONLY=rdma_read"), ["iommu", "direct"]),
     ('echo "ok 1 rxe rdma_read # SKIP RDS tells of a READ before it unmaps, see BUGS.md"\n',
      ["bounce"]),
@@ -159,9 +142,7 @@ TWIN_TESTS = [
 def twin(how):
     """A guest's test on twins that reach memory in that way."""
     return (f"twin-{how}", 1500, "".join(script for script, where in TWIN_TESTS if how in where) +
-            TWIN_END.format(adapter=guest.ADAPTER,
-                            how="behind an IOMMU" if how == "iommu" else "no IOMMU"),
-            f"ib_core.twin={guest.ADAPTER}", *TWINS[how])
+            twins.end(how), *twins.arguments(how))
 
 
 # what is no script
@@ -202,7 +183,10 @@ GUEST_TESTS = {
          selftest("iser", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 132 263' ONLY='"
                   "connect verify_small verify disconnect unsolicited cycle fail_connect'") +
          selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr atomics unload'")),
-        *map(twin, TWINS),
+        *map(twin, twins.TWINS),
+        # MRs where SGEs would do, also for what an IOMMU makes one of
+        ("twin-mr", 600, selftest("nvme", "rxe siw", f"SIZE=1M ONLY='{FEW}'") + twins.end("iommu"),
+         *twins.arguments("iommu"), "ib_core.force_mr=1"),
         USERLAND,
     ],
     # highmem; what i386-init.c is to run
