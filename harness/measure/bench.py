@@ -37,7 +37,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
-from proof import demo  # noqa: E402
+from proof import check, demo  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent
 BUILT = kernel.TOP / "build/bench"
@@ -432,10 +432,14 @@ def object_sizes(kern):
     return sizes
 
 
+def parts_of_series():
+    return check.series_words((kernel.TOP / "patches/series").read_text())
+
+
 def commit_before(first):
     """The last commit of the part that comes before this one in the series."""
-    parts = (kernel.TOP / "patches/series").read_text().split()
-    count = sum(1 for part in parts[:parts.index(first)]
+    names = parts_of_series()
+    count = sum(1 for part in names[:names.index(first)]
                 for _ in (kernel.TOP / "patches" / part).glob("*.patch"))
     return kernel.git(kernel.TOP / "build/linux", "rev-list", "--reverse",
                       "base..HEAD").decode().split()[count - 1]
@@ -443,8 +447,7 @@ def commit_before(first):
 
 def fixed():
     """The commit that the conversions start from: all parts before it are of fixes."""
-    parts = (kernel.TOP / "patches/series").read_text().split()
-    return commit_before(next(part for part in parts if not part.startswith("fixes-")))
+    return commit_before(next(name for name in parts_of_series() if not name.startswith("fixes-")))
 
 
 def size_tables(trees):

@@ -71,11 +71,6 @@ static int count_show(struct seq_file *file, void *unused)
 	return 0;
 }
 
-static int count_open(struct inode *inode, struct file *file)
-{
-	return single_open(file, count_show, NULL);
-}
-
 static ssize_t count_write(struct file *file, const char __user *buf,
 			   size_t len, loff_t *pos)
 {
@@ -86,14 +81,7 @@ static ssize_t count_write(struct file *file, const char __user *buf,
 	return len;
 }
 
-static const struct file_operations count_fops = {
-	.owner		= THIS_MODULE,
-	.open		= count_open,
-	.read		= seq_read,
-	.write		= count_write,
-	.llseek		= seq_lseek,
-	.release	= single_release,
-};
+DEFINE_SHOW_STORE_ATTRIBUTE(count);
 
 static int count_add(struct ib_device *dev)
 {

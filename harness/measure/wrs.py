@@ -26,7 +26,7 @@ t_count() {
 	local rw
 
 	insmod "$BENCH_MODULES/wr_count.ko" devices=r0,r1 || return 1
-	for rw in write read; do
+	for rw in $LOADS; do
 		echo >/sys/kernel/debug/wr_count
 		FIO="--rw=$rw --bs=1m --size=16M --io_size=16M" t_fio || return 1
 		sed "s/^/# count $rw /" /sys/kernel/debug/wr_count
@@ -44,9 +44,10 @@ def before_tree():
     """The series without the parts that change rdma_rw and ULPs, but with the twin."""
     linux = kernel.TOP / "build/linux"
     commit = bench.commit_before("rw")
-    stamp = kernel.TOP / "build/before.of"
     wanted = f"{commit} {kernel.git(linux, 'rev-parse', 'HEAD').decode().strip()}\n"
     tree = kernel.TOP / "build/before"
+    # in the tree, and gone with it
+    stamp = tree / ".before"
     if not (stamp.exists() and stamp.read_text() == wanted):
         stamp.unlink(missing_ok=True)
         tree = demo.work_tree("before", commit)
@@ -70,7 +71,8 @@ def measure(name, kern, how):
     out = guest.scratch() / f"wrs-{name}-{how}"
     result = guest.run(kern, SCRIPT + twins.end(how), timeout=900, out=out,
                        append=twins.arguments(how),
-                       env=demo.ENV | {"BENCH_MODULES": bench.BUILT / f"wrs-{name}"})
+                       env=demo.ENV | {"BENCH_MODULES": bench.BUILT / f"wrs-{name}",
+                                       "LOADS": " ".join(LOADS)})
     tests = ktap.parse(result.output)
     problem = result.problem or next(iter(tests.failures()), None)
     if problem or tests.incomplete:
