@@ -653,6 +653,7 @@ class Base(unittest.TestCase):
         self.addCleanup(tmp.cleanup)
         self.place(pathlib.Path(tmp.name) / 'top')
         self.src = pathlib.Path(tmp.name) / 'src'
+        self.disk_has(9000)
         self.linux(1)
 
     def place(self, top):
@@ -680,8 +681,9 @@ class Base(unittest.TestCase):
         subprocess.run(['tar', '-cJf', file, '-C', self.src.parent, 'src'], check=True)
         return file
 
-    def run_base(self, source, command='base', shell=(), **env):
-        env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'LINUX_SRC': str(source)} | env
+    def run_base(self, source, command='base', shell=(), **kw):
+        env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
+        env |= {'LINUX_SRC': str(source), 'PATH': self.path} | kw
         return subprocess.run([*shell, f'harness/tree/{command}'], cwd=self.top, env=env,
                               capture_output=True, text=True, check=False)
 
@@ -772,11 +774,11 @@ class Base(unittest.TestCase):
         for name in 'a b', 'a\tb', *(f'a{c}b' for c in ':%$&();<>|`\'"\\'):
             self.place(good / name)
             for command in 'base', 'setup':
-                p = self.run_base('', command, PATH=self.path)
+                p = self.run_base('', command)
                 self.assertRegex(p.stderr, r'\Aharness: Linux cannot be built in a path with [^\n]*\n\Z')
                 self.assertNotEqual(p.returncode, 0)
             self.assertEqual(os.listdir(self.top), ['harness'])
-        self.assertEqual(os.listdir(self.src.with_name('bin')), ['apt-get'])
+        self.assertEqual(sorted(os.listdir(self.src.with_name('bin'))), ['apt-get', 'df'])
         self.place(good / 'ä#,=@+~[1]')
         self.made(self.src)
 
@@ -797,8 +799,11 @@ class Base(unittest.TestCase):
         self.assertEqual(p.returncode, 1)
 
     def test_disk_full(self):
-        self.with_program('df', 'echo header; echo /dev/x 9 9 2048000 9% /')
-        self.refused('needs 5000 MiB for the base and has 2000', self.src, PATH=self.path)
+        self.disk_has(8999)
+        self.refused('build/ needs 9000 MiB and has 8999', self.src)
+
+    def disk_has(self, mib):
+        self.with_program('df', f'echo header; echo /dev/x 9 9 {mib << 10} 9% /')
 
     def with_program(self, name, text):
         programs = self.src.with_name('bin')
@@ -814,7 +819,7 @@ class Base(unittest.TestCase):
         self.with_program('dpkg-deb', 'exit 1')
         if not os.path.exists('/usr/share/keyrings/debian-archive-keyring.gpg'):
             self.skipTest('no Debian archive keyring')
-        self.refused('downloading linux-source-9.1: E: Hash Sum mismatch', '', PATH=self.path)
+        self.refused('downloading linux-source-9.1: E: Hash Sum mismatch', '')
 
     def test_package_that_has_gone(self):
         self.with_program('apt-get', 'case $* in *indextargets*) echo "Debian|Debian|http://archive.invalid/";;\n'
@@ -823,8 +828,7 @@ class Base(unittest.TestCase):
         self.with_program('dpkg-deb', 'exit 1')
         if not os.path.exists('/usr/share/keyrings/debian-archive-keyring.gpg'):
             self.skipTest('no Debian archive keyring')
-        self.refused(r"Debian's archive has no linux-source-9.1 \(W: no suite\): LINUX_SRC= names a tree or a tarball",
-                     '', PATH=self.path)
+        self.refused(r"Debian's archive has no linux-source-9.1 \(W: no suite\): LINUX_SRC= names a tree or a tarball", '')
 
     def test_setup_names_the_command(self):
         """Without root and sudo, what is missing ends in the one command to run."""
@@ -833,12 +837,12 @@ class Base(unittest.TestCase):
         self.with_program('apt-get', 'touch "$0.ran"')
         self.with_program('dpkg-query', 'echo "installed git"; exit 1')
         (self.top / 'harness/tree/packages').write_text('# list\ngit git # x\nmake make # y\nlibx -\n')
-        p = self.run_base(self.src, 'setup', PATH=self.path)
+        p = self.run_base(self.src, 'setup')
         self.assertRegex(p.stderr, r'\Aharness: [^\n]*apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 make libx\n\Z')
         self.assertNotEqual(p.returncode, 0)
         self.assertFalse((self.src.with_name('bin') / 'apt-get.ran').exists())
         self.with_program('dpkg-query', 'for p in git make libx; do echo "installed $p"; done')
-        p = self.run_base(self.src, 'setup', PATH=self.path)
+        p = self.run_base(self.src, 'setup')
         self.assertEqual((p.returncode, p.stderr), (0, ''))
         self.assertFalse((self.src.with_name('bin') / 'apt-get.ran').exists())
         self.assertTrue((self.top / 'build/linux/Makefile').exists())
