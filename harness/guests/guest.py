@@ -14,6 +14,7 @@ keeps what the guest left: console, dmesg, files that the script put into
 or dies. No root and no KVM is needed; ACCEL=kvm asks for KVM on x86.
 """
 import argparse
+import collections
 import contextlib
 import os
 import pathlib
@@ -44,18 +45,32 @@ SPLAT = re.compile(
 # printed at boot by kernels that carry these options
 HARMLESS = re.compile(r"WARNING: .*(degraded performance|debugging kernel)|"
                       r"DMA-API: (preallocated|debugging)")
+# rdma_loop.c repeats a complaint of a twin that it has expected
+ON_PURPOSE = re.compile(r" on purpose: (.*: twin: .*)")
+
+
+def suspicious(text):
+    """The lines of a kernel log, without complaints that were made on purpose."""
+    expected = collections.Counter(match[1] for match in map(ON_PURPOSE.search, text.splitlines())
+                                   if match)
+    for line in text.splitlines():
+        message = re.sub(r"^\[ *[\d.]+\] ", "", line)
+        if expected[message]:
+            expected[message] -= 1
+        elif not ON_PURPOSE.search(line):
+            yield line
 
 
 def splats(text):
     """The lines of a kernel log that tell of a bug."""
-    return [line for line in text.splitlines()
+    return [line for line in suspicious(text)
             if SPLAT.search(line) and not HARMLESS.search(line)]
 
 
 def splats_by_test(dmesg):
     """{test's name or None: its first splat}, by the marks of wire.sh in the log."""
     found, name = {}, None
-    for line in dmesg.splitlines():
+    for line in suspicious(dmesg):
         mark = re.search(r"\] selftest: (.*)", line)
         if mark:
             name = mark[1]

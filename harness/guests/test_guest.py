@@ -112,6 +112,24 @@ class Splats(unittest.TestCase):
                "[ 2.1] pci 0000:00:05.0 r0: twin: QP 17: WR 0x2 has failed\n")
         self.assertEqual(guest.splats(log), log.splitlines()[1:])
 
+    def test_on_purpose(self):
+        """As many complaints as the test has expected, word for word."""
+        what = "pci 0000:00:05.0 r0: twin: the device reads 64 bytes at DMA address 0x1: not mapped"
+        mark = "[ 0.1] selftest: x\n"
+        complaint, other = f"[ 1.0] {what}", f"[ 1.1] {what.replace('0x1', '0x2')}"
+        expected = f"[   12.0]     # loop_test_twin: on purpose: {what}"
+        for lines, bad in (((complaint, expected), ()),
+                           ((complaint, complaint, expected, expected), ()),
+                           ((complaint, expected, complaint), (complaint,)),
+                           ((complaint, other, expected), (other,)),
+                           ((complaint, f"{expected}."), (complaint,)),
+                           ((complaint, "[ 1.2] BUG: x", expected), ("[ 1.2] BUG: x",)),
+                           ((complaint, expected.replace("on purpose", "purpose")),
+                            (complaint, expected.replace("on purpose", "purpose")))):
+            log = mark + "\n".join(lines)
+            self.assertEqual(guest.splats(log), list(bad))
+            self.assertEqual(guest.splats_by_test(log), {"x": bad[0]} if bad else {})
+
 
 class Lock(unittest.TestCase):
     def test_one_at_a_time(self):

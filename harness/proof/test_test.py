@@ -27,7 +27,8 @@ class Guest(unittest.TestCase):
         self.out = self.scratch / "uml-x"
         self.out.mkdir()
 
-    def run_it(self, output=GOOD, status=0, dmesg="", why=None, kind="uml", append=(), leaks=None):
+    def run_it(self, output=GOOD, status=0, dmesg="", why=None, kind="uml", append=(), leaks=None,
+               name="x"):
         """Totals of a guest that leaves this, and what test.py prints."""
         def left(*_, **__):
             (self.out / "dmesg").write_text(dmesg)
@@ -40,7 +41,7 @@ class Guest(unittest.TestCase):
         with mock.patch.object(guest, "run", left), \
                 mock.patch.object(guest, "scratch", lambda: self.scratch), \
                 contextlib.redirect_stdout(printed):
-            harness.guest_test(totals, mock.Mock(kind=kind), "x", 1, "", *append)
+            harness.guest_test(totals, mock.Mock(kind=kind), name, 1, "", *append)
         return (totals.passed, totals.failed, totals.skipped), printed.getvalue()
 
     def test_good(self):
@@ -119,6 +120,11 @@ class Guest(unittest.TestCase):
     def test_no_highmem_is_no_reason_on_i386(self):
         output = GOOD.replace("no disk", "no highmem")
         self.assertEqual(self.run_it(output, kind="i386")[0], (1, 1, 0))
+        self.assertEqual(self.run_it(output)[0], (1, 0, 1))
+
+    def test_no_twin_is_no_reason_on_twins(self):
+        output = GOOD.replace("no disk", "no twin of an adapter")
+        self.assertEqual(self.run_it(output, kind="x86", name="twin-iommu")[0], (1, 1, 0))
         self.assertEqual(self.run_it(output)[0], (1, 0, 1))
 
     def test_job_that_raises(self):

@@ -15,12 +15,14 @@
 #include <linux/highmem.h>
 #include <linux/inet.h>
 #include <linux/memory_hotplug.h>
+#include <linux/ratelimit_types.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/vmalloc.h>
 #include <rdma/ib_cache.h>
 #include <rdma/rdma_cm.h>
 #include <rdma/sge.h>
+#include <trace/events/printk.h>
 
 static char *src = "";
 module_param(src, charp, 0444);
@@ -1815,23 +1817,31 @@ static struct loop_wr *loop_post_bad(struct kunit *test, enum loop_side side,
 	return loop_try_post(test, &loop->client, &rdma.wr);
 }
 
-/* Returns how it failed. No memory has changed, and the device lives. */
-static enum ib_wc_status loop_bad_local(struct kunit *test, enum loop_side side,
-					struct ib_sge *sges, int nsge)
+/* Returns the WR when it is done. No memory has changed, and the device lives. */
+static struct loop_wr *loop_bad_wr(struct kunit *test, enum loop_side side,
+				   struct ib_sge *sges, int nsge)
 {
 	struct loop *loop = test->priv;
 	struct loop_buf *peer;
-	enum ib_wc_status status;
+	struct loop_wr *bad;
 	u32 seed;
 
 	peer = loop_small_buf(test, loop_side_end(loop, side)->peer);
 	seed = loop_fill(test, peer);
-	status = loop_wait(test, loop_post_bad(test, side, sges, nsge, peer));
+	bad = loop_post_bad(test, side, sges, nsge, peer);
+	loop_wait(test, bad);
 	loop_reconnect(test);
 	loop_unmap(peer);
 	loop_check(test, peer, seed);
 	loop_buf_put(test, peer);
-	return status;
+	return bad;
+}
+
+/* Returns how it failed. */
+static enum ib_wc_status loop_bad_local(struct kunit *test, enum loop_side side,
+					struct ib_sge *sges, int nsge)
+{
+	return loop_bad_wr(test, side, sges, nsge)->wc.status;
 }
 
 /*
@@ -2389,6 +2399,260 @@ static void loop_test_unsafe_rkey(struct kunit *test)
 			     server->pd->unsafe_global_rkey);
 }
 
+/* A twin of an adapter complains: Documentation/infiniband/twin.rst */
+
+#define LOOP_LINE	160
+
+/* what twins have said, heard as kfence_test.c hears what KFENCE says */
+static struct {
+	raw_spinlock_t lock;
+	int n;
+	char lines[2][LOOP_LINE];
+} loop_said = {
+	.lock = __RAW_SPIN_LOCK_UNLOCKED(loop_said.lock),
+};
+
+static void loop_hear(void *data, const char *text, size_t len)
+{
+	if (!strnstr(text, ": twin: ", len))
+		return;
+	guard(raw_spinlock_irqsave)(&loop_said.lock);
+	if (loop_said.n < ARRAY_SIZE(loop_said.lines))
+		strscpy(loop_said.lines[loop_said.n], text,
+			min(len + 1, LOOP_LINE));
+	loop_said.n++;
+}
+
+static void loop_stop_hearing(void *unused)
+{
+	unregister_trace_console(loop_hear, NULL);
+	tracepoint_synchronize_unregister();
+}
+
+static void loop_start_hearing(struct kunit *test)
+{
+	loop_said.n = 0;
+	KUNIT_ASSERT_EQ(test, 0, register_trace_console(loop_hear, NULL));
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, loop_stop_hearing,
+						  NULL));
+}
+
+/* Since loop_start_hearing() that many lines, and no more, were said. */
+static void loop_expect_said(struct kunit *test, int n)
+{
+	kunit_release_action(test, loop_stop_hearing, NULL);
+	KUNIT_ASSERT_EQ_MSG(test, loop_said.n, n, "%s",
+			    loop_said.n ? loop_said.lines[0] : "nothing said");
+	/* more often than this it would keep silent */
+	schedule_timeout_uninterruptible(DEFAULT_RATELIMIT_INTERVAL /
+					 DEFAULT_RATELIMIT_BURST + 1);
+}
+
+/* The whole line is repeated for who looks for complaints in the kernel log. */
+static __printf(3, 4)
+void loop_expect_line(struct kunit *test, int i, const char *fmt, ...)
+{
+	char want[LOOP_LINE];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(want, sizeof(want), fmt, args);
+	va_end(args);
+	KUNIT_ASSERT_TRUE_MSG(test, strends(loop_said.lines[i], want),
+			      "\"%s\" does not end in \"%s\"",
+			      loop_said.lines[i], want);
+	kunit_info(test, "on purpose: %s\n", loop_said.lines[i]);
+}
+
+static bool loop_is_twin(struct loop_end *end)
+{
+	enum rdma_driver_id id = end->dev->ops.driver_id;
+
+	return ib_has_dma_device(end->dev) &&
+	       (id == RDMA_DRIVER_RXE || id == RDMA_DRIVER_SIW);
+}
+
+static void loop_skip_unless_twin(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+
+	if (!loop_is_twin(&loop->client) || !loop_is_twin(&loop->server))
+		kunit_skip(test, "no twin of an adapter");
+}
+
+enum loop_mistake_kind {
+	LOOP_NEVER_MAPPED,
+	LOOP_TOO_SHORT,
+	LOOP_UNMAPPED,
+	LOOP_OTHER_WAY,
+};
+
+static const struct loop_mistake {
+	const char *name;
+	enum loop_mistake_kind kind;
+	bool mr;
+} loop_mistakes[] = {
+	{ "never mapped",		LOOP_NEVER_MAPPED },
+	{ "mapped in part",		LOOP_TOO_SHORT },
+	{ "unmapped already",		LOOP_UNMAPPED, true },
+	{ "mapped the other way",	LOOP_OTHER_WAY, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(loop_mistakes, loop_mistakes, name);
+
+/*
+ * No other message is at this offset. Memory that is mapped meanwhile may get the DMA
+ * address of what is unmapped, and the bytes that are used would be mapped again.
+ */
+static struct loop_buf *loop_bad_buf(struct kunit *test, struct loop_end *end)
+{
+	return loop_buf(test, end, LOOP_LEN, PAGE_SIZE / 4, GFP_KERNEL);
+}
+
+/* Memory that the device is about to write or read, and must not. Returns why. */
+static const char *loop_map_badly(struct kunit *test, struct loop_buf *buf,
+				  enum loop_how how, bool write)
+{
+	const struct loop_mistake *mistake = test->param_value;
+	bool from = write != (mistake->kind == LOOP_OTHER_WAY);
+	enum dma_data_direction dir = from ? DMA_FROM_DEVICE : DMA_TO_DEVICE;
+	unsigned int offset = buf->sgl[0].offset;
+
+	if (mistake->kind == LOOP_NEVER_MAPPED) {
+		buf->sges[0].addr = sg_phys(buf->sgl);
+		buf->sges[0].length = buf->len;
+		buf->sges[0].lkey = buf->end->pd->local_dma_lkey;
+		return "not mapped";
+	}
+
+	if (mistake->kind == LOOP_TOO_SHORT)
+		loop_shape(buf, offset, LOOP_LEN / 2);
+	if (how == LOOP_MR)
+		loop_map_mr(test, buf, 0, PAGE_SIZE,
+			    write ? LOOP_WRITABLE : IB_ACCESS_REMOTE_READ, dir);
+	else
+		loop_map(test, buf, how, dir);
+	if (mistake->kind == LOOP_OTHER_WAY)
+		return from ? "mapped DMA_FROM_DEVICE" : "mapped DMA_TO_DEVICE";
+
+	if (mistake->kind == LOOP_TOO_SHORT) {
+		loop_shape(buf, offset, LOOP_LEN);
+		buf->sges[0].length = LOOP_LEN;
+	} else {
+		loop_unmap(buf);
+	}
+	return "not mapped";
+}
+
+static void loop_expect_access(struct kunit *test, struct loop_end *end,
+			       bool write, u64 addr, const char *why)
+{
+	loop_expect_line(test, 0,
+			 " %s: twin: the device %s %u bytes at DMA address %#llx: %s",
+			 dev_name(&end->dev->dev), write ? "writes" : "reads",
+			 LOOP_LEN, addr, why);
+}
+
+static void loop_twin_local(struct kunit *test, enum loop_side side,
+			    enum loop_how how)
+{
+	bool write = side == LOOP_RECV_SIDE || side == LOOP_READ_SIDE;
+	struct loop_end *end = loop_side_end(test->priv, side);
+	struct loop_buf *buf = loop_bad_buf(test, end);
+	u32 seed = loop_fill(test, buf), qpn = end->qp->qp_num;
+	const char *why = loop_map_badly(test, buf, how, write);
+	struct loop_wr *bad;
+
+	loop_start_hearing(test);
+	bad = loop_bad_wr(test, side, buf->sges, 1);
+	KUNIT_EXPECT_EQ(test, bad->wc.status, IB_WC_LOC_PROT_ERR);
+	loop_unmap(buf);
+	loop_check(test, buf, seed);
+	loop_expect_said(test, 2);
+	loop_expect_access(test, end, write, buf->sges[0].addr, why);
+	loop_expect_line(test, 1, " %s: twin: QP %u: WR %#llx has failed",
+			 dev_name(&end->dev->dev), qpn,
+			 (u64)(uintptr_t)&bad->cqe);
+	loop_buf_put(test, buf);
+}
+
+/* No WR of the end that has made the mistake fails. */
+static void loop_twin_peer(struct kunit *test, enum ib_wr_opcode op)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *far = loop_bad_buf(test, &loop->server);
+	bool write = op == IB_WR_RDMA_WRITE;
+	u32 seed = loop_fill(test, far);
+	const char *why = loop_map_badly(test, far, LOOP_MR, write);
+
+	loop_start_hearing(test);
+	loop_refused(test, op, far->sges[0].addr, far->mr->rkey);
+	loop_unmap(far);
+	loop_check(test, far, seed);
+	loop_expect_said(test, 1);
+	loop_expect_access(test, far->end, write, far->sges[0].addr, why);
+	loop_buf_put(test, far);
+}
+
+static void loop_test_twin(struct kunit *test)
+{
+	const struct loop_mistake *mistake = test->param_value;
+	struct loop *loop = test->priv;
+	enum loop_side side;
+
+	loop_skip_unless_twin(test);
+	/* first: it leaves the twin with a WR of the server to blame, which follows */
+	if (mistake->mr) {
+		loop_twin_peer(test, IB_WR_RDMA_WRITE);
+		loop_twin_peer(test, IB_WR_RDMA_READ);
+	}
+	for (side = 0; side < LOOP_SIDES; side++) {
+		if (side != LOOP_READ_SIDE || !loop_iwarp(&loop->client))
+			loop_twin_local(test, side, LOOP_SINGLE);
+		if (mistake->mr)
+			loop_twin_local(test, side, LOOP_MR);
+	}
+}
+
+static const struct loop_unmapping {
+	const char *name;
+	u32 len;
+	enum dma_data_direction dir;
+} loop_unmappings[] = {
+	{ "part of it",		LOOP_LEN / 2, DMA_TO_DEVICE },
+	{ "the other way",	LOOP_LEN, DMA_FROM_DEVICE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(loop_unmappings, loop_unmappings, name);
+
+/*
+ * DMA_API_DEBUG counts an error. The twin takes the memory for mapped from then on, so
+ * it is where nothing else is looked for.
+ */
+static void loop_test_twin_unmap(struct kunit *test)
+{
+	const struct loop_unmapping *param = test->param_value;
+	struct loop *loop = test->priv;
+	struct loop_end *end = &loop->client;
+	struct loop_buf *buf;
+
+	loop_skip_unless_twin(test);
+	buf = loop_buf(test, end, LOOP_LEN, PAGE_SIZE / 2, GFP_KERNEL);
+	loop_fill(test, buf);
+	loop_map(test, buf, LOOP_SINGLE, DMA_TO_DEVICE);
+	buf->maps[0].length = param->len;
+	buf->dir = param->dir;
+	loop_start_hearing(test);
+	kunit_warning_suppress(test)
+		loop_unmap(buf);
+	loop_expect_said(test, 1);
+	loop_expect_line(test, 0,
+			 " %s: twin: %u bytes at DMA address %#llx are unmapped that were not mapped like that",
+			 dev_name(end->dev->dma_device), param->len,
+			 buf->maps[0].addr);
+}
+
 /* The suite */
 
 static struct kunit_case loop_cases[] = {
@@ -2425,6 +2689,9 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE(loop_test_too_many_sges),
 	KUNIT_CASE_PARAM(loop_test_bad_remote, loop_targets_gen_params),
 	KUNIT_CASE_PARAM(loop_test_unsafe_rkey, loop_addrs_gen_params),
+	KUNIT_CASE_PARAM_ATTR(loop_test_twin, loop_mistakes_gen_params,
+			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE_PARAM(loop_test_twin_unmap, loop_unmappings_gen_params),
 	{}
 };
 

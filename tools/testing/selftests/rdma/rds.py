@@ -247,11 +247,11 @@ class End:
     def flush(self):
         self.free(0)
 
-    def rdma(self, cookie, local, flags, offset=0, data=b"rdma"):
+    def rdma(self, cookie, local, flags, offset=0, data=b"rdma", fence=FENCE):
         """Post an RDMA READ, or WRITE with READWRITE, of a list of Memory; a token.
 
-        Without a fence the message, and the notification with its acknowledgment,
-        can overtake the data of a READ.
+        Without a fence the message can overtake the data of a READ, so that the peer
+        may free an MR that is used once too early.
         """
         self.token += 1
         iovecs = b"".join(struct.pack("=2Q", part.address, part.size) for part in local)
@@ -259,19 +259,16 @@ class End:
         size = sum(part.size for part in local)
         self.send(data, (CMSG_RDMA_ARGS, struct.pack(
             "=7Q", cookie, offset, size, ctypes.addressof(vector), len(local),
-            flags | FENCE | NOTIFY_ME, self.token)))
+            flags | fence | NOTIFY_ME, self.token)))
         return self.token
 
-    def atomic(self, kind, cookie, local, *operands, offset=0):
-        """Post an atomic; a token.
-
-        There is no message with it: one that is acknowledged before the atomic has
-        completed takes the notification away.
-        """
+    def atomic(self, kind, cookie, local, *operands, offset=0, data=b""):
+        """Post an atomic, without a message if there is no data; a token."""
         self.token += 1
         operands += (0,) * (4 - len(operands))
-        self.send(b"", (kind, struct.pack("=9Q", cookie, local.address, offset, *operands,
-                                          NOTIFY_ME | SILENT, self.token)))
+        flags = NOTIFY_ME if data else NOTIFY_ME | SILENT
+        self.send(data, (kind, struct.pack("=9Q", cookie, local.address, offset, *operands,
+                                           flags, self.token)))
         return self.token
 
 
@@ -529,7 +526,7 @@ def c_mr():
         expect(status == SUCCESS and remote.get() == local[0].get(), "no second RDMA WRITE")
         target.receive()
     part = [Memory(1000, 9)]
-    status = initiator.status(initiator.rdma(cookie, part, 0, offset=4321))
+    status = initiator.status(initiator.rdma(cookie, part, 0, offset=4321, fence=0))
     expect(status == SUCCESS and part[0].get() == remote.get()[4321:5321],
            "no RDMA READ at an offset")
     target.receive()
@@ -591,7 +588,7 @@ def c_get_mr():
            local[0].get() == memory.get(), "no RDMA READ by RDS_GET_MR")
 
 
-def atomic(initiator, kind, old, new, *operands):
+def atomic(initiator, kind, old, new, *operands, data=b""):
     """One of memory that is mapped for it alone.
 
     A device need not see what is written after memory was mapped, nor the CPU what the
@@ -600,7 +597,9 @@ def atomic(initiator, kind, old, new, *operands):
     remote, local = Memory(8, 128), Memory(8)
     remote.put(struct.pack("=Q", old))
     cookie = initiator.peer.map(remote)
-    status = initiator.status(initiator.atomic(kind, cookie, local, *operands))
+    status = initiator.status(initiator.atomic(kind, cookie, local, *operands, data=data))
+    if data:
+        initiator.peer.receive()
     # the message with the cookie has a reference to the MR
     acknowledged((initiator, initiator.peer))
     initiator.peer.free(cookie, INVALIDATE)
@@ -618,6 +617,9 @@ def c_atomics():
         atomic(initiator, CMSG_FADD, big, 0, (1 << 64) - big)
         atomic(initiator, CMSG_CSWP, big, 77, big, 77)
         atomic(initiator, CMSG_CSWP, 5, 5, 6, 7)
+        # the notification is not lost if the message is acknowledged first
+        for n in range(10):
+            atomic(initiator, CMSG_FADD, n, n + 1, 1, data=b"atomic")
 
 
 def c_refused_atomics():
