@@ -18,8 +18,10 @@ refresh: ## the way back: build/linux's commits into patches/ and the new files
 	@harness/tree/series.py refresh
 series: setup ## out/: each part as mails, signed off by you (V=2: version 2)
 	@harness/tree/series.py series
-demo: tree ## NVMe-oF, iSER and RDS on physical addresses, end to end; prints what it proved
+demo: tree ## NVMe-oF, iSER and RDS on physical and DMA addresses, end to end; prints what it proved
 	@harness/proof/demo.py
+	@echo
+	@harness/proof/twins.py
 test: tree ## every test (AGAIN=1: also what has passed and is unchanged)
 	@harness/proof/test.py
 check: tree ## what reviewers run: checkpatch, sparse, coccicheck, kernel-doc, other compilers, every commit builds

@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
 from measure import bench  # noqa: E402
-from proof import demo, ktap, twins  # noqa: E402
+from proof import demo, twins  # noqa: E402
 
 # what fio is to do
 LOADS = ("write", "read")
@@ -73,10 +73,9 @@ def measure(name, kern, how):
                        append=twins.arguments(how),
                        env=demo.ENV | {"BENCH_MODULES": bench.BUILT / f"wrs-{name}",
                                        "LOADS": " ".join(LOADS)})
-    tests = ktap.parse(result.output)
-    problem = result.problem or next(iter(tests.failures()), None)
-    if problem or tests.incomplete:
-        kernel.die(f"wrs: {name}, {how}: {problem or 'did not finish'} (see {out})")
+    bad = demo.problem(result, f"wrs: {name}, {how}")
+    if bad:
+        kernel.die(f"wrs: {name}, {how}: {bad} (see {out})")
     return counted(result.output)
 
 

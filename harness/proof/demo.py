@@ -49,6 +49,11 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 CAPTURE=/run/out/wire.pcap SIZE={size} ONLY="{only}" "$tests/{test}.sh" {device}
 awk '$3 == "__binary_start" {{ print "linear_map", $1 }} $3 == "_end" {{ print "image_end", $1 }}' /proc/kallsyms
 """
+SELFTEST = """
+# 1 is a test that has failed, and has been told; 4 is for one that cannot run
+{settings} "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/{name}.sh" {device}
+[ $? -le 1 ] || echo "not ok 1 {name} ends early"
+"""
 ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
 
 
@@ -105,21 +110,33 @@ def script(device, ulp):
     return SCRIPT.format(size=SIZE, device=device, test=test, only=only)
 
 
+def selftest(name, device, settings=""):
+    return SELFTEST.format(name=name, device=device, settings=settings)
+
+
+def moved(output):
+    """[(bytes written, bytes verified)] of what selftests print."""
+    # RDS: what was received has been compared
+    return [(int(wrote), int(read)) for wrote, read in
+            re.findall(r"wrote=(\d+) verified=(\d+)", output)] + \
+        [(int(both), int(both)) for both in re.findall(r"^# bytes=(\d+)$", output, re.M)]
+
+
+def mib(sizes):
+    return f"{sum(sizes) / 2**20:.1f}"
+
+
 def row(result, device, ulp):
     """What a guest has shown that ran script(), or CaptureError."""
-    written = [(int(wrote), int(read)) for wrote, read in
-               re.findall(r"wrote=(\d+) verified=(\d+)", result.output)]
-    # RDS: what was received has been compared
-    written += [(int(both), int(both)) for both in
-                re.findall(r"^# bytes=(\d+)$", result.output, re.M)]
+    written = moved(result.output)
     scan = wirescan.scan(str(result.out / "wire.pcap"), [linear_map(result.output)],
                          [buffers(result.output)])
     if scan.unparsed or not scan.fields_total:
         raise wirescan.CaptureError(f"not understood: {dict(scan.unparsed)}")
     return {
         "device": device, "ULP": ulp[0],
-        "MiB written": f"{sum(wrote for wrote, _ in written) / 2**20:.1f}",
-        "MiB verified": f"{sum(read for _, read in written) / 2**20:.1f}",
+        "MiB written": mib(wrote for wrote, _ in written),
+        "MiB verified": mib(read for _, read in written),
         "local SGEs": "physical" if "local SGEs: physical" in result.output else "virtual",
         "addresses on the wire": str(scan.fields_total),
         "kernel virtual": str(scan.kernel_total),
@@ -128,31 +145,41 @@ def row(result, device, ulp):
     }
 
 
+def progress(line):
+    if line.startswith(("ok", "not ok", "#", "Bail")):
+        print("  " + line, end="", flush=True)
+
+
+def problem(result, what, splats=False):
+    """Why a guest did not do what it was to do, or None. Its splats count, unless SPLATS."""
+    if result.status is None:
+        # so would the next one
+        kernel.die(f"{what}: {result.why}")
+    tests = ktap.parse(result.output)
+    if splats and result.problem and result.splats:
+        print(f"harness: {what}: {result.problem}", file=sys.stderr)
+    elif result.problem:
+        return result.problem
+    if tests.failed or tests.incomplete or tests.skipped:
+        return (tests.failures() + tests.skipped + ["the tests did not finish"])[0]
+    return None
+
+
 def demo(kern, device, ulp, stock=False):
     """One row of the table; None if what had to happen did not."""
     start = time.monotonic()
     result = guest.run(kern, script(device, ulp), timeout=1800, memory=MEMORY, env=ENV,
-                       out=guest.scratch() / f"demo-{device}-{ulp[1]}",
-                       echo=lambda line: print("  " + line, end="", flush=True)
-                       if line.startswith(("ok", "not ok", "#", "Bail")) else None)
-    if result.status is None:
-        # so would the next one
-        kernel.die(f"{ulp[0]} over {device}: {result.why}")
-    tests = ktap.parse(result.output)
-    problem = result.problem
-    if stock and problem and result.splats:
-        # its bugs are in BUGS.md
-        print(f"harness: {ulp[0]} over {device} on stock Linux: {problem}", file=sys.stderr)
-        problem = None
-    if not problem and (tests.failed or tests.incomplete or tests.skipped):
-        problem = (tests.failures() + tests.skipped + ["the tests did not finish"])[0]
-    if problem:
-        print(f"harness: {ulp[0]} over {device}: {problem} (see {result.out})", file=sys.stderr)
+                       out=guest.scratch() / f"demo-{device}-{ulp[1]}", echo=progress)
+    what = f"{ulp[0]} over {device}{' on stock Linux' if stock else ''}"
+    # stock's splats are in BUGS.md
+    bad = problem(result, what, splats=stock)
+    if bad:
+        print(f"harness: {what}: {bad} (see {result.out})", file=sys.stderr)
         return None
     try:
         return row(result, device, ulp) | {"seconds": f"{time.monotonic() - start:.0f}"}
     except wirescan.CaptureError as error:
-        print(f"harness: {ulp[0]} over {device}: {error}", file=sys.stderr)
+        print(f"harness: {what}: {error}", file=sys.stderr)
         return None
 
 

@@ -34,6 +34,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
 from proof import check, demo, ktap, twins, userland, wirescan  # noqa: E402
+from proof.demo import selftest  # noqa: E402
 
 KUNIT = """
 # for the tests that count to the one that fails
@@ -65,19 +66,10 @@ else
 	wire_down
 fi
 """
-SELFTEST = """
-# 1 is a test that has failed, and has been told; 4 is for one that cannot run
-{settings} "$GUEST_TREE/tools/testing/selftests/rdma/{name}.sh" {device}
-[ $? -le 1 ] || echo "not ok 1 {name} ends early"
-"""
 
 
 def loop(device):
     return LOOP.format(device=device)
-
-
-def selftest(name, device, settings=""):
-    return SELFTEST.format(name=name, device=device, settings=settings)
 
 
 # Slow: the leak detector costs a debug kernel most of its speed. One CPU, because
@@ -122,23 +114,28 @@ FEW = "connect verify_small verify disconnect"
 TWIN_TESTS = [
     (PLAIN.format(tests="".join(selftest("nvme", device, f"SIZE=1M ONLY='{FEW}'")
                                 for device in demo.DEVICES)), ["bounce"]),
-    (loop("rxe"), twins.TWINS),
-    (loop("siw"), twins.TWINS),
-    (selftest("nvme", "rxe", f"SIZE=1M CYCLES=2 FAIL_AT='1 20 80' "
-              f"ONLY='{FEW} cycle unload_host unload_target fail_connect'"), twins.TWINS),
-    (selftest("nvme", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
+    (KUNIT + loop("rxe") + loop("siw"), twins.TWINS),
+    (twins.SHOW, twins.TWINS),
+    (selftest("nvme", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 20 80' ONLY='cycle unload_host "
+              "unload_target target_gone device_gone_host device_gone_target global_rkey srq "
+              "fail_connect fail_io'"), twins.TWINS),
+    (selftest("nvme", "siw", f"SIZE=1M ONLY='{FEW} device_gone_host device_gone_target'"),
+     twins.TWINS),
     ("modprobe nvme-rdma register_always=N\n" +
      selftest("nvme", "rxe", f"SIZE=1M ONLY='{FEW}'") + "modprobe -r nvme-rdma\n", twins.TWINS),
-    (selftest("iser", "rxe", f"SIZE=1M CYCLES=1 FAIL_AT='1 132 263' "
-              f"ONLY='{FEW} unsolicited cycle fail_connect'"), twins.TWINS),
-    (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), ["iommu", "bounce"]),
-    (selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr atomics unload'"), twins.TWINS),
+    (selftest("iser", "rxe", "SIZE=1M CYCLES=1 FAIL_AT='1 132 263' ONLY='solicited unsolicited "
+              "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
+              "global_rkey fail_connect fail_io'"), twins.TWINS),
+    (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
+    (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
+              "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
 
 
 def twin(how):
     """A guest's test on twins that reach memory in that way."""
-    return (f"twin-{how}", 1500, "".join(script for script, where in TWIN_TESTS if how in where) +
+    return (f"twin-{how}", 2400, twins.BEGIN +
+            "".join(script for script, where in TWIN_TESTS if how in where) +
             twins.end(how), *twins.arguments(how))
 
 
@@ -388,6 +385,10 @@ def guest_test(totals, kern, name, timeout, script, *append):
         failed.append(f"did not finish (status {result.status}, see {out})")
     if "CAPTURE=" in script and result.status is not None:
         scan(result, name, passed, failed)
+    if twins.SHOW in script:
+        verified = twins.verified(result.output)
+        for ulp, *_ in demo.ULPS:
+            (passed if verified.get(ulp) else failed).append(f"bytes of {ulp} on a twin")
     for test, splat in guest.splats_by_test(result.dmesg).items():
         # once for each test: as a failure of its own if the test has already failed
         if test in passed:

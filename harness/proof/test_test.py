@@ -84,7 +84,7 @@ class Guest(unittest.TestCase):
                 path.write_text(f"#!/bin/sh\necho $SIZE $1\nexit {status}\n")
                 path.chmod(0o755)
                 done = subprocess.run(["bash", "-c", harness.selftest("x", "rxe", "SIZE='1 M'")],
-                                      env=dict(os.environ, GUEST_TREE=tree), text=True,
+                                      env=dict(os.environ, GUEST_TREE_OF_TESTS=tree), text=True,
                                       capture_output=True)
             self.assertEqual(done.stdout.splitlines(),
                              ["1 M rxe"] + ["not ok 1 x ends early"] * more)
@@ -126,6 +126,13 @@ class Guest(unittest.TestCase):
         output = GOOD.replace("no disk", "no twin of an adapter")
         self.assertEqual(self.run_it(output, kind="x86", name="twin-iommu")[0], (1, 1, 0))
         self.assertEqual(self.run_it(output)[0], (1, 0, 1))
+
+    def test_ulp_without_bytes(self):
+        lines = f"{GOOD}# twin: NVMe-oF\n# wrote=1 verified=1\n# twin: RDS\n# bytes=2\n# twin:\n"
+        with mock.patch.object(harness.twins, "SHOW", ""):
+            totals, printed = self.run_it(lines)
+        self.assertEqual(totals, (3, 1, 1))
+        self.assertIn("FAILED bytes of iSER on a twin", printed)
 
     def test_job_that_raises(self):
         totals, jobs = harness.Totals(), harness.Jobs()
