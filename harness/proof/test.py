@@ -33,7 +33,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
-from proof import check, demo, ktap, twins, userland, wirescan  # noqa: E402
+from proof import check, demo, ktap, programs, twins, userland, wirescan  # noqa: E402
 from proof.demo import selftest  # noqa: E402
 
 KUNIT = """
@@ -158,6 +158,8 @@ GUEST_TESTS = {
         ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5")),
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
+        ("peer-siw", 600, selftest("siw_peer", "")),
+        *((name, 900, programs.script("uml", name)) for name in programs.TESTS),
         # MRs where SGEs would do
         ("nvme-mr", 300, selftest("nvme", "rxe siw", "SIZE=4M "
                                   'ONLY="connect verify_small verify disconnect"'),
@@ -472,15 +474,18 @@ def build(kinds, totals, jobs):
             totals.add(f"kernel for {kind}", 0, [str(error)], [], 0)
             continue
         for name, timeout, script, *append in kinds[kind]:
-            if name == "userland":
-                job = functools.partial(userland_test, stock, kern, totals)
-                try:
+            try:
+                # what it needs besides the kernel
+                if name == "userland":
+                    job = functools.partial(userland_test, stock, kern, totals)
                     stock.build()
-                except (SystemExit, OSError) as error:
-                    totals.add("stock kernel", 0, [str(error)], [], 0)
-                    continue
-            else:
-                job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
+                else:
+                    job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
+                if name in programs.TESTS:
+                    programs.build(kern, name)
+            except (SystemExit, OSError) as error:
+                totals.add(f"{name} in {kind}", 0, [str(error)], [], 0)
+                continue
             jobs.put(timeout, f"{kind}-{name}", job, tcg=kind != "uml")
 
 

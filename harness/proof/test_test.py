@@ -285,6 +285,16 @@ class Build(unittest.TestCase):
             harness.build({"uml": [("a", 1, "")]}, totals, harness.Jobs())
         self.assertEqual((totals.passed, totals.failed), (0, 1))
 
+    def test_program_that_does_not_build(self):
+        """It is the failure of one test."""
+        totals, jobs = harness.Totals(), harness.Jobs()
+        with mock.patch.object(harness.kernel.Kernel, "build"), \
+                mock.patch.object(harness.programs, "build", side_effect=SystemExit("no libibverbs")), \
+                contextlib.redirect_stdout(io.StringIO()) as printed:
+            harness.build({"uml": [("rings-rxe", 1, ""), ("a", 1, "")]}, totals, jobs)
+        self.assertIn("FAILED no libibverbs", printed.getvalue())
+        self.assertEqual([job[1] for job in jobs.waiting], ["uml-a"])
+
 
 class Suite(unittest.TestCase):
     def test_hung(self):

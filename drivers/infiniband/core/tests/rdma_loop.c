@@ -1533,6 +1533,45 @@ static void loop_test_mr_reuse(struct kunit *test)
 	}
 }
 
+/* SGEs of one MR that are not in its order: its second half comes first. */
+static void loop_test_mr_order(struct kunit *test)
+{
+	struct loop *loop = test->priv;
+	struct loop_buf *near = loop_alloc(test, &loop->client, 4, 0,
+					   GFP_KERNEL);
+	struct loop_buf *far = loop_alloc(test, &loop->server, 4, 0,
+					  GFP_KERNEL);
+	struct page *page;
+	u32 seed;
+	int i;
+
+	/* no neighbours, which would be one in a list of pages */
+	page = sg_page(&near->sgl[1]);
+	sg_assign_page(&near->sgl[1], sg_page(&near->sgl[2]));
+	sg_assign_page(&near->sgl[2], page);
+	loop_shape(near, 0, 4 * PAGE_SIZE);
+	loop_shape(far, 0, 4 * PAGE_SIZE);
+	loop_fill(test, far);
+	seed = loop_fill(test, near);
+	loop_register(test, near, 0);
+	loop_register(test, far, LOOP_WRITABLE);
+
+	near->sges[0].length /= 2;
+	near->sges[1] = near->sges[0];
+	near->sges[0].addr += near->sges[0].length;
+	near->nmaps = 2;
+	loop_write_mapped(test, near, far);
+	near->nmaps = 1;
+
+	loop_unmap(near);
+	loop_unmap(far);
+	for (i = 0; i < 4; i++)
+		loop_walk_page(test, &far->sgl[i], 0,
+			       (i + 2) % 4 * PAGE_SIZE, seed, false);
+	loop_buf_put(test, near);
+	loop_buf_put(test, far);
+}
+
 /* Of a list with more entries than the MR has pages, as many as fit. */
 static void loop_test_mr_prefix(struct kunit *test)
 {
@@ -2672,6 +2711,7 @@ static struct kunit_case loop_cases[] = {
 	KUNIT_CASE_PARAM(loop_test_mr_page_end, loop_ops_gen_params),
 	KUNIT_CASE(loop_test_mr_page_size),
 	KUNIT_CASE(loop_test_mr_reuse),
+	KUNIT_CASE(loop_test_mr_order),
 	KUNIT_CASE(loop_test_mr_prefix),
 	KUNIT_CASE(loop_test_mr_parts),
 	KUNIT_CASE(loop_test_mr_pages),

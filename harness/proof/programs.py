@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The selftests that are programs, which are built before their guest boots."""
+import subprocess
+
+from guests import kernel
+
+# a walk at random that is the same each time
+WALK = "--random 60 20261130"
+SCRIPT = """
+. "$GUEST_TREE/tools/testing/selftests/rdma/wire.sh"
+program=$GUEST_TREE/build-{kind}/selftests/rdma/{program}
+{up} && [ -x "$program" ] || echo "not ok 1 {program} cannot run"
+for arguments in {arguments}; do
+	# 1 is a test that has failed, and has been told
+	$program $arguments {device}
+	[ $? -le 1 ] || echo "not ok 1 {program} ends early"
+done
+{down}
+"""
+RXE = {"up": "wire_up rxe", "device": "r0", "down": "wire_down"}
+# guest's test: what it runs
+TESTS = {
+    "rings-rxe": {"program": "rxe_ring", "arguments": f'"" "{WALK}"', **RXE},
+    "memory-rxe": {"program": "rxe_mr", "arguments": '""', **RXE},
+    # it makes a device of its own
+    "rings-siw": {"program": "siw_ring", "arguments": f'"" "{WALK}"', "up": "true",
+                  "device": "", "down": ""},
+}
+
+
+def script(kind, name):
+    return SCRIPT.format(kind=kind, **TESTS[name])
+
+
+def build(kern, name):
+    """As `make -C tools/testing/selftests TARGETS=rdma` does, on the headers of this tree."""
+    program = TESTS[name]["program"]
+    headers = kern.out / "headers"
+    out = kern.out / "selftests/rdma"
+    out.mkdir(parents=True, exist_ok=True)
+    log = kern.out / "selftests.log"
+    with kern.lock(), open(log, "w", encoding="utf-8") as f:
+        for command in (
+                # UML has none of its own
+                ["make", "-s", "-C", kern.tree, f"O={headers.relative_to(kern.tree)}", "ARCH=x86_64",
+                 "headers"],
+                ["make", "-s", "-C", kern.tree / "tools/testing/selftests/rdma", f"OUTPUT={out}",
+                 f"KHDR_INCLUDES=-isystem {headers}/usr/include", "ARCH=x86_64", "CC=gcc",
+                 "USERCFLAGS=-Werror", f"{out}/{program}"]):
+            if subprocess.run(command, stdout=f, stderr=subprocess.STDOUT,
+                              env=kernel.environment()).returncode:
+                said = log.read_text(errors="replace").splitlines()
+                wrong = [line for line in said if "rror" in line or "No rule" in line] or said[-1:]
+                kernel.die(f"{program} does not build: {(wrong or ['see ' + str(log)])[0]}")
