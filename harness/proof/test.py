@@ -153,7 +153,7 @@ GUEST_TESTS = {
         ("unit", 600, KUNIT + loop("rxe") + loop("siw")),
         ("nvme-rxe", 1200, shown("nvme", "rxe", "SIZE=8M")),
         ("nvme-siw", 1200, shown("nvme", "siw", "SIZE=8M CYCLES=10")),
-        ("mad", 300, selftest("mad", "rxe siw")),
+        ("mad", 600, selftest("mad", "rxe siw")),
         ("iser-rxe", 600, shown("iser", "rxe", "SIZE=4M CYCLES=5")),
         ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5")),
         ("rds", 900, shown("rds", "rxe siw")),

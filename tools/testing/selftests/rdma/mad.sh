@@ -6,13 +6,15 @@
 # RoCE connects by MADs on QP 1, and rping, which lives in user space, maps
 # nothing else by the SGE builder. What it sends is compared.
 #
-# CYCLES=connects, ONLY=tests.
+# CYCLES=connects, CONNECTS=those that are to leave no memory behind, on iWARP, too,
+# ONLY=tests.
 # shellcheck disable=SC2015,SC2016,SC2317
 
 # shellcheck source=wire.sh
 . "$(dirname "$0")/wire.sh"
 
 CYCLES=${CYCLES:-20}
+CONNECTS=${CONNECTS:-2000}
 
 listening()
 {
@@ -81,11 +83,56 @@ t_connect()
 		{ say "too few bytes on the wire"; return 1; }
 }
 
-# many at a time
+# crowd CONNECTS [SECONDS]: so many at a time
+crowd()
+{
+	LISTENER='' CALLER="-s $A1 -b $A0" pair "${2:-60}" ucmatose -c "$1" -C 2 ||
+		{ say "$ends"; return 1; }
+}
+
 t_crowd()
 {
-	LISTENER='' CALLER="-s $A1 -b $A0" pair 60 ucmatose -c $((5 * CYCLES)) -C 2 ||
-		{ say "$ends"; return 1; }
+	crowd $((5 * CYCLES))
+}
+
+resources()
+{
+	[ "$(rdma resource show)" = "$1" ]
+}
+
+# What the kernel has allocated, and how often. A vmap_area is kept for later.
+objects()
+{
+	echo 3 > /proc/sys/vm/drop_caches
+	awk '/^VmallocUsed/ { print "vmalloc pages", $2 / 4 }' /proc/meminfo
+	awk 'NR > 2 && $1 != "vmap_area" { print $1, "objects", $2 }' /proc/slabinfo
+}
+
+# there is not one more for each fourth connect
+nothing_grows()
+{
+	objects | awk -v most=$((CONNECTS / 4)) '
+		NR == FNR { was[$1] = $3; next }
+		$3 - was[$1] > most { print $1, $2 ": " was[$1] ", now " $3; grows = 1 }
+		END { exit grows }' "$LOG/objects" - > "$LOG/grows"
+}
+
+t_memory()
+{
+	local i before bad=0
+
+	[ -e /proc/slabinfo ] || skip "no /proc/slabinfo" || return
+	crowd 16
+	crowd 16
+	before=$(rdma resource show)
+	objects > "$LOG/objects"
+	for ((i = 0; i < CONNECTS; i += 16)); do
+		crowd 16 10 || bad=$((bad + 1))
+	done
+	# over iWARP the end that disconnects last may not hear of the other one
+	[ $bad = 0 ] || [ "$TYPE" = siw ] && [ $((bad * 64)) -lt "$CONNECTS" ] || return 1
+	wait_for 60 resources "$before" || { say "$(rdma resource show)"; return 1; }
+	wait_for 60 nothing_grows || { say "$(cat "$LOG/grows")"; return 1; }
 }
 
 # sends that cannot be mapped; the connection manager tries again, or gives up
@@ -149,7 +196,7 @@ cleanup()
 	wire_down
 }
 
-TESTS="connect crowd fail_send fail_register device_gone"
+TESTS="connect crowd memory fail_send fail_register device_gone"
 
 ktap_print_header
 [ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
@@ -163,15 +210,13 @@ ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
 trap cleanup EXIT
 
 for TYPE; do
-	if [ "$TYPE" = siw ]; then
-		for t in $ONLY; do
-			run "$TYPE $t" skip "iWARP has no MADs"
-		done
-		continue
-	fi
 	wire_up "$TYPE" || ktap_exit_fail_msg "no $TYPE"
 	for t in $ONLY; do
-		run "$TYPE $t" "t_$t"
+		if [ "$TYPE" = siw ] && [ "$t" != memory ]; then
+			run "$TYPE $t" skip "iWARP has no MADs"
+		else
+			run "$TYPE $t" "t_$t"
+		fi
 	done
 	cleanup
 done
