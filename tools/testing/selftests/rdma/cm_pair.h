@@ -31,18 +31,6 @@ static void die(const char *what)
 	exit(2);
 }
 
-static inline void verdict(const char *name, int good, const char *why)
-{
-	printf("%s %s: %s\n", good ? "ok    " : "FAILED", name, why);
-	fflush(stdout);
-	failed |= !good;
-}
-
-static inline int is_siw(void)
-{
-	return client->verbs->device->transport_type == IBV_TRANSPORT_IWARP;
-}
-
 static inline void *pages(size_t count)
 {
 	void *p = NULL;
@@ -141,19 +129,6 @@ static inline int wait_wc(struct ibv_wc *wc)
 		usleep(1000);
 	}
 	return -1;
-}
-
-/* bit 7: there was an oops; bit 9: a warning; bit 14: a CPU that hung */
-static inline unsigned long taint(void)
-{
-	unsigned long value = 0;
-	FILE *f = fopen("/proc/sys/kernel/tainted", "r");
-
-	if (f && fscanf(f, "%lu", &value) != 1)
-		value = 0;
-	if (f)
-		fclose(f);
-	return value & (1 << 7 | 1 << 9 | 1 << 14);
 }
 
 #endif

@@ -16,7 +16,6 @@
 #include <rdma/ib_user_ioctl_cmds.h>
 #include <rdma/ib_user_ioctl_verbs.h>
 #include <rdma/rdma_user_ioctl_cmds.h>
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "kselftest.h"
+#include "user.h"
 
 #ifndef LIMIT
 #define LIMIT		45		/* seconds for a test */
@@ -1203,18 +1203,6 @@ static void test_race(int race, int odp)
 /*
  * One process for each test.
  */
-/* bit 7: there was an oops; bit 9: a warning; bit 14: a CPU that hung */
-static unsigned long taint(void)
-{
-	unsigned long value = 0;
-	FILE *f = fopen("/proc/sys/kernel/tainted", "r");
-
-	if (f && fscanf(f, "%lu", &value) != 1)
-		value = 0;
-	if (f)
-		fclose(f);
-	return value & (1 << 7 | 1 << 9 | 1 << 14);
-}
 
 static bool listing;
 static int tests;
@@ -1334,31 +1322,6 @@ static void run_all(void)
 			run(test_place, i, odp, "place: %s MR, %s", kinds[odp],
 			    places_bad[i].name);
 	}
-}
-
-/* node_desc tells the driver, and not the name */
-static const char *find_device(void)
-{
-	static char name[256];
-	struct dirent *entry;
-	DIR *dir = opendir("/sys/class/infiniband");
-
-	while (dir && (entry = readdir(dir))) {
-		char path[600], desc[64] = "";
-		FILE *file;
-
-		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/node_desc",
-			 entry->d_name);
-		file = fopen(path, "r");
-		if (!file)
-			continue;
-		if (fgets(desc, sizeof(desc), file) && !strcmp(desc, "rxe\n"))
-			strcpy(name, entry->d_name);
-		fclose(file);
-	}
-	if (dir)
-		closedir(dir);
-	return *name ? name : NULL;
 }
 
 int main(int argc, char **argv)

@@ -15,10 +15,9 @@
  * Each value is tried in a process of its own: one that hangs is a failure.
  */
 #include "cm_pair.h"
-#include <rdma/ib_user_verbs.h>
+#include "user.h"
 /* not the one of the system, which may be older */
 #include "../../../../include/uapi/rdma/rdma_user_rxe.h"
-#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -147,31 +146,6 @@ static void fail(const char *format, ...)
 	failed = 1;
 }
 
-/* the device's name is not r0's business: node_desc tells the driver */
-static const char *find_device(void)
-{
-	static char name[256];
-	struct dirent *entry;
-	DIR *dir = opendir("/sys/class/infiniband");
-
-	while (dir && (entry = readdir(dir))) {
-		char path[600], desc[64] = "";
-		FILE *file;
-
-		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/node_desc",
-			 entry->d_name);
-		file = fopen(path, "r");
-		if (!file)
-			continue;
-		if (fgets(desc, sizeof(desc), file) && !strcmp(desc, "rxe\n"))
-			strcpy(name, entry->d_name);
-		fclose(file);
-	}
-	if (dir)
-		closedir(dir);
-	return *name ? name : NULL;
-}
-
 static void open_device(void)
 {
 	struct ibv_device **list = ibv_get_device_list(NULL);
@@ -246,23 +220,6 @@ static uint32_t load(uint32_t *p)
 static void store(uint32_t *p, uint32_t value)
 {
 	__atomic_store_n(p, value, __ATOMIC_RELEASE);
-}
-
-static int doorbell(struct ibv_qp *q)
-{
-	uint32_t answer;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_post_send arg;
-	} cmd = {
-		.hdr = { .command = IB_USER_VERBS_CMD_POST_SEND,
-			 .in_words = sizeof(cmd) / 4, .out_words = 1 },
-		.arg = { .response = (uintptr_t)&answer,
-			 .qp_handle = q->handle,
-			 .wqe_size = sizeof(struct ib_uverbs_send_wr) },
-	};
-
-	return write(q->context->cmd_fd, &cmd, sizeof(cmd)) < 0 ? -1 : 0;
 }
 
 /* 0, or -1 if the kernel says no */

@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #include "kselftest.h"
+#include "user.h"
 
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | \
 		IBV_ACCESS_REMOTE_READ)
@@ -272,25 +273,6 @@ static void disconnect_pair(void)
 	rdma_destroy_id(client);
 	rdma_destroy_id(server);
 	rdma_destroy_id(listener);
-}
-
-static void doorbell(struct ibv_qp *qp)
-{
-	uint32_t answer;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_post_send arg;
-	} cmd = {
-		.hdr = { .command = IB_USER_VERBS_CMD_POST_SEND,
-			 .in_words = sizeof(cmd) / 4, .out_words = 1 },
-		.arg = { .response = (uintptr_t)&answer,
-			 .qp_handle = qp->handle,
-			 .wqe_size = sizeof(struct ib_uverbs_send_wr) },
-	};
-
-	/* what becomes of the WR tells its completion */
-	if (write(qp->context->cmd_fd, &cmd, sizeof(cmd)) < 0)
-		return;
 }
 
 static double now(void)
@@ -1612,19 +1594,6 @@ static void random_connection(void)
 /*
  * All of it
  */
-
-/* bit 7: there was an oops; bit 9: there was a warning */
-static unsigned long taint(void)
-{
-	unsigned long value = 0;
-	FILE *f = fopen("/proc/sys/kernel/tainted", "r");
-
-	if (f && fscanf(f, "%lu", &value) != 1)
-		value = 0;
-	if (f)
-		fclose(f);
-	return value & (1 << 7 | 1 << 9);
-}
 
 struct job {
 	void (*run)(const struct job *job);
