@@ -4,8 +4,8 @@
 
     bench.py [--pairs N] [--keep] [--profile] [PART...]
 
-Parts: builder rxe siw nvme-rxe nvme-siw crc-rxe crc-nvme-rxe sizes; all of them unless
-told otherwise. In those of crc, both kernels do crc32_le() by the CPU's carry-less
+Parts: builder rxe siw user-rxe user-siw nvme-rxe nvme-siw crc-rxe crc-nvme-rxe sizes; all
+of them unless told otherwise. In those of crc, both kernels do crc32_le() by the CPU's carry-less
 multiplication, as x86 does: by a table, as UML does, it is most of what rxe costs.
 
 Both kernels are built from one configuration without debug options, and boot side by
@@ -41,7 +41,8 @@ from proof import check, demo  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent
 BUILT = kernel.TOP / "build/bench"
-PARTS = ["builder", "rxe", "siw", "nvme-rxe", "nvme-siw", "crc-rxe", "crc-nvme-rxe", "sizes"]
+PARTS = ["builder", "rxe", "siw", "user-rxe", "user-siw", "nvme-rxe", "nvme-siw", "crc-rxe",
+         "crc-nvme-rxe", "sizes"]
 # how often the guests of a pair take turns with each load
 ROUNDS = 5
 # with two, a host that takes one away while it holds a lock lets the other spin
@@ -64,10 +65,20 @@ BUILDER_MAPS = {"single": "one SGE", "bvec": "one bio_vec", "list": "64-entry sc
                 "bvecs": "64 bio_vecs", "mr": "64 entries in an MR",
                 "tried": "64 entries, SGEs tried"}
 
+# what a load costs before its first operation is a load of its own, the first of its part
+ALONE = "alone"
+
+# name, perftest's program and bytes, {device: how many}: by the rings that user space fills
+USER_LOADS = [
+    (ALONE, "ib_send_bw", 64, {"rxe": 5, "siw": 5}),
+    ("SEND 64 B", "ib_send_bw", 64, {"rxe": 20000, "siw": 20000}),
+    ("READ 4 KiB", "ib_read_bw", 4096, {"rxe": 10000, "siw": 20000}),
+    ("WRITE 4 KiB", "ib_write_bw", 4096, {"rxe": 10000, "siw": 20000}),
+]
+
 # name, fio's --rw, KiB, {device: how many}
-START_OF_FIO = ("fio alone", "randread", 4, {"rxe": 1, "siw": 1})
 NVME_LOADS = [
-    START_OF_FIO,
+    (ALONE, "randread", 4, {"rxe": 1, "siw": 1}),
     ("4 KiB random reads", "randread", 4, {"rxe": 8000, "siw": 10000}),
     ("128 KiB writes", "write", 128, {"rxe": 500, "siw": 1500}),
 ]
@@ -106,6 +117,16 @@ connect() {
 }
 move() {
 	echo "$*" >/sys/kernel/debug/rdma_bench/run
+}
+# perftest TOOL SIZE COUNT: both ends sleep until something has completed
+perftest() {
+	local server
+
+	set -- "$1" -R -e -F -s "$2" -n "$3"
+	"$@" -d r1 >"/run/out/server" 2>&1 &
+	server=$!
+	wait_for 60 eval "rdma resource show cm_id link r1 | grep -q LISTEN" &&
+		"$@" -d r0 "$A1" >"/run/out/client" 2>&1 && wait $server
 }
 disconnect() {
 	rmmod rdma_bench
@@ -152,6 +173,9 @@ def part_loads(part):
     if part in ("rxe", "siw", "crc-rxe"):
         return [(name, count[device], f"turn {{}} move {what} {size} {count[device]} {depth}")
                 for name, what, size, count, depth in RDMA_LOADS]
+    if part.startswith("user-"):
+        return [(name, count[device], f"turn {{}} perftest {tool} {size} {count[device]}")
+                for name, tool, size, count in USER_LOADS]
     if "nvme-" in part:
         return [(name, count[device],
                  f"FIO='--rw={rw} --bs={kib}k --size=64M --io_size={kib * count[device]}k' "
@@ -175,6 +199,9 @@ def script(parts):
         if part == "builder":
             lines += ['insmod "$BENCH_MODULES/sge_bench.ko" || fail sge_bench', *turns,
                       "rmmod sge_bench"]
+        elif part.startswith("user-"):
+            lines += ["(", '. "$tests/wire.sh"', f"wire_up {device} || fail {part}", *turns,
+                      "wire_down", ") || exit"]
         elif "nvme-" not in part and turns:
             lines += ["(", f"connect {device}", *turns, "disconnect", ") || exit"]
         elif turns:
@@ -328,10 +355,8 @@ def build_modules(name, kern):
 # --- numbers ---
 
 def costs(run, part, load, count):
-    """us for each operation, round by round; of fio without its start."""
-    start = 0
-    if "nvme-" in part:
-        start = statistics.median(run.seconds[part, START_OF_FIO[0]])
+    """us for each operation, round by round, without the start."""
+    start = statistics.median(run.seconds.get((part, ALONE), [0]))
     return [(spent - start) / count * 1e6 for spent in run.seconds[part, load]]
 
 
@@ -367,13 +392,14 @@ def builder_table(runs):
 def load_tables(stock, series, parts):
     lines = []
     titles = {"rxe": "rxe, in the kernel", "siw": "siw, in the kernel",
+              "user-rxe": "rxe, user space", "user-siw": "siw, user space",
               "nvme-rxe": "NVMe-oF over rxe", "nvme-siw": "NVMe-oF over siw",
               "crc-rxe": "rxe, quick crc32", "crc-nvme-rxe": "NVMe-oF over rxe, quick crc32"}
     for part in parts:
         if part in titles:
             rows = [row(load, *([costs(run, part, load, count) for run in runs]
                                 for runs in (stock, series)))
-                    for load, count, _ in part_loads(part) if load != START_OF_FIO[0]]
+                    for load, count, _ in part_loads(part) if load != ALONE]
             lines += table(f"{titles[part]}: us of CPU", ("stock", "series", "ratio", "range"),
                            rows)
     return lines
@@ -530,7 +556,7 @@ def profile_text(stock, series):
     """Tables; what is under 2% is one line."""
     lines = []
     for load in stock.samples:
-        if load[1] == START_OF_FIO[0]:
+        if load[1] == ALONE:
             continue
         percent = []
         for samples in (stock.samples[load], series.samples[load]):

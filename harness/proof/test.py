@@ -159,7 +159,7 @@ GUEST_TESTS = {
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
         ("peer-siw", 600, selftest("siw_peer", "")),
-        *((name, 900, programs.script("uml", name)) for name in programs.TESTS),
+        *((name, 900, programs.script("uml", name)) for name in programs.TESTS["uml"]),
         # MRs where SGEs would do
         ("nvme-mr", 300, selftest("nvme", "rxe siw", "SIZE=4M "
                                   'ONLY="connect verify_small verify disconnect"'),
@@ -180,6 +180,7 @@ GUEST_TESTS = {
                   "connect verify_small verify disconnect unsolicited cycle fail_connect'") +
          selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr atomics unload'")),
         *map(twin, twins.TWINS),
+        *((name, 1200, programs.script("x86", name)) for name in programs.TESTS["x86"]),
         # MRs where SGEs would do, also for what an IOMMU makes one of
         ("twin-mr", 600, selftest("nvme", "rxe siw", f"SIZE=1M ONLY='{FEW}'") + twins.end("iommu"),
          *twins.arguments("iommu"), "ib_core.force_mr=1"),
@@ -481,7 +482,7 @@ def build(kinds, totals, jobs):
                     stock.build()
                 else:
                     job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
-                if name in programs.TESTS:
+                if name in programs.TESTS.get(kind, ()):
                     programs.build(kern, name)
             except (SystemExit, OSError) as error:
                 totals.add(f"{name} in {kind}", 0, [str(error)], [], 0)
