@@ -154,8 +154,8 @@ GUEST_TESTS = {
         ("nvme-rxe", 1200, shown("nvme", "rxe", "SIZE=8M")),
         ("nvme-siw", 1200, shown("nvme", "siw", "SIZE=8M CYCLES=10")),
         ("mad", 600, selftest("mad", "rxe siw")),
-        ("iser-rxe", 600, shown("iser", "rxe", "SIZE=4M CYCLES=5")),
-        ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5")),
+        ("iser-rxe", 600, shown("iser", "rxe", "SIZE=4M CYCLES=5 CUTS=8")),
+        ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5 CUTS=4")),
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
         ("peer-siw", 600, selftest("siw_peer", "")),
@@ -175,7 +175,7 @@ GUEST_TESTS = {
         ("nvme", 2400, selftest("nvme", "rxe", "SIZE=1M CYCLES=20") +
          selftest("nvme", "siw", "SIZE=1M CYCLES=5 "
                   'ONLY="connect verify_small verify disconnect cycle"')),
-        ("ulps", 1800, selftest("mad", "rxe", "CYCLES=5") +
+        ("ulps", 1800, selftest("mad", "rxe", "CYCLES=5 CONNECTS=800") +
          selftest("iser", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 132 263' ONLY='"
                   "connect verify_small verify disconnect unsolicited cycle fail_connect'") +
          selftest("rds", "rxe", "ONLY='messages rdma_write rdma_read mr atomics unload'")),

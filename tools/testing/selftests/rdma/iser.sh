@@ -7,7 +7,8 @@
 # and solicited data. Then sessions, the target, modules and devices go away
 # under I/O, and mappings and allocations fail.
 #
-# SIZE=bytes to write at each block size, CYCLES=connects under I/O, ONLY=tests.
+# SIZE=bytes to write at each block size, CYCLES=connects under I/O, CUTS=ends of
+# two sessions, ONLY=tests.
 # shellcheck disable=SC2015,SC2016,SC2119,SC2317
 
 # iscsid and iscsiadm get an /etc/iscsi of their own
@@ -21,6 +22,7 @@
 
 SIZE=${SIZE:-16M}
 CYCLES=${CYCLES:-50}
+CUTS=${CUTS:-50}
 # which mappings fail, of those of a connect and a disconnect
 FAIL_AT=${FAIL_AT:-1 2 132 133 135 263 264 265 266}
 IQN=iqn.2026-01.org.kernel:selftest
@@ -309,6 +311,45 @@ t_device_gone_target()
 	load_stop && host_disconnect && wait_for 60 gone && check_alive
 }
 
+disks()
+{
+	compgen -G "/sys/class/iscsi_session/session*/device/target*/*/block/sd*"
+}
+
+two()
+{
+	[ "$("$@" | wc -l)" = 2 ]
+}
+
+logged_in()
+{
+	grep -l LOGGED_IN /sys/class/iscsi_session/session*/state
+}
+
+# Two connections go at once, with commands in the middle of their data.
+t_two_sessions()
+{
+	local i dev
+
+	host_connect node.session.nr_sessions=2 node.session.iscsi.InitialR2T=No \
+		node.session.iscsi.FirstBurstLength=262144 &&
+		wait_for 60 two disks || { say "no two disks"; return 1; }
+	dev=$(disks | sed 's,.*/,/dev/,' | paste -sd :)
+	fio --name=load --filename="$dev" --rw=write --bs=1m --direct=1 --size=64m \
+		--ioengine=libaio --iodepth=16 --time_based --runtime=900 \
+		--continue_on_error=all --error_dump=0 --allow_file_create=0 \
+		> "$LOG/fio" 2>&1 &
+	LOAD=$!
+	for ((i = 0; i < CUTS; i++)); do
+		ios "${dev##*:}" && wait_for 60 more_ios "${dev##*:}" $((IOS + 16)) ||
+			{ say "no I/O in round $i"; return 1; }
+		rdma link delete r1 && wire_links "$TYPE" && rmdir "$NP" &&
+			target_listen || return 1
+		wait_for 60 two logged_in || { say "no recovery in round $i"; return 1; }
+	done
+	load_stop && host_disconnect && wait_for 60 gone && check_alive
+}
+
 t_global_rkey()
 {
 	modprobe -r ib_iser && modprobe ib_iser always_register=N || return 1
@@ -435,7 +476,7 @@ cleanup()
 
 TESTS="connect verify_small verify disconnect solicited unsolicited cycle
 	unload_host unload_target target_gone device_gone_host
-	device_gone_target global_rkey fail_connect fail_io
+	device_gone_target two_sessions global_rkey fail_connect fail_io
 	fail_alloc fail_alloc_host"
 
 ktap_print_header

@@ -33,9 +33,9 @@
 #include "user.h"
 
 #ifndef LIMIT
-#define LIMIT		45		/* seconds for a test */
+#define LIMIT		90		/* seconds for a test */
 #endif
-#define PATIENCE	10		/* seconds for a completion */
+#define PATIENCE	30		/* seconds for a completion */
 #define PAGE		4096UL
 #define MIB		(1024UL * 1024)
 #define REMOTE		(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | \
