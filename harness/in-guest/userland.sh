@@ -55,6 +55,7 @@ pair()
 		# shellcheck disable=SC2086
 		timeout -k 5 "$PATIENCE" $2 > $LOG.client 2>&1
 		status=$?
+		! closed_early $LOG.client || status=0
 		printf '\n$ %s\n' "$2" | cat - $LOG.client >> $LOG
 		if [ $status = 0 ] || [ $try = 5 ]; then break; fi
 		grep -qE "REJECTED.*error[:,]* (8|-111)\b" $LOG.client || break
@@ -63,7 +64,8 @@ pair()
 		sleep $try
 	done
 	[ $status = 0 ] || why=${why:-$(ended client $status)}
-	wait $server || { status=$?; why="${why:+$why, }$(ended server $status)"; }
+	wait $server || closed_early $LOG.server ||
+		{ status=$?; why="${why:+$why, }$(ended server $status)"; }
 	printf '\n$ %s\n' "$1" | cat - $LOG.server >> $LOG
 	bytes=$(($(crossed) - before))
 	[ $bytes -ge $((COUNT * SIZE)) ] || { status=1; why="${why:+$why, }$bytes bytes on the wire"; }

@@ -21,15 +21,6 @@ listening()
 	rdma resource show cm_id link r1 | grep -q LISTEN
 }
 
-# Whether rping has failed for no reason but that one of its threads closed the event
-# channel at the end while the other one still looked at it.
-closed_early()
-{
-	grep -q "^rdma_get_cm_event: Bad file descriptor" "$1" &&
-		! grep -qv -e "^rdma_get_cm_event: Bad file" -e "DISCONNECT EVENT" \
-			-e "^wait for RDMA_READ_ADV state 10" "$1"
-}
-
 DEAF="the server does not listen"
 
 # pair SECONDS COMMAND...: on both ends, which have to end well; $ends says how

@@ -107,6 +107,15 @@ wire_bytes()
 	cat /sys/class/net/d0/statistics/tx_bytes
 }
 
+# closed_early FILE: whether the rping that wrote it has failed for no reason but that
+# one of its threads closed the event channel while the other one still looked at it
+closed_early()
+{
+	grep -q "^rdma_get_cm_event: Bad file descriptor" "$1" &&
+		! grep -qv -e "^rdma_get_cm_event: Bad file" -e "DISCONNECT EVENT" \
+			-e "^wait for RDMA_READ_ADV state 10" "$1"
+}
+
 # pause SECONDS: a sleep that forks nothing. On a debug kernel that takes long, and
 # what is waited for is looked at by built-ins, too.
 mkfifo "$LOG/nothing" && exec {NOTHING}<> "$LOG/nothing" || exit 1
