@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Show NVMe-oF, iSER and RDS on physical addresses, end to end, in a UML guest.
+"""Show NVMe-oF, iSER, SRP and RDS on physical addresses, end to end, in a UML guest.
 
     demo.py [--stock] [rxe|siw ...]
 
-One device on each end of a veth pair that every packet has to cross. NVMe-oF and
-iSER: a target with a RAM disk on one, a host on the other, and fio, which reads
+One device on each end of a veth pair that every packet has to cross. NVMe-oF, iSER
+and SRP: a target with a RAM disk on one, a host on the other, and fio, which reads
 back what it wrote. RDS: messages and RDMA between two sockets, rxe only. Then a
 scan of what went over the wire for kernel virtual addresses. --stock does the same
 on the unpatched kernel, where the scan finds some.
@@ -26,6 +26,7 @@ DEVICES = ["rxe", "siw"]
 ULPS = [
     ("NVMe-oF", "nvme", "connect verify_small verify disconnect", DEVICES),
     ("iSER", "iser", "connect verify_small verify disconnect", DEVICES),
+    ("SRP", "srp", "connect verify_small verify disconnect", DEVICES),
     # it wants an IB device
     ("RDS", "rds", "messages rdma_write rdma_read", ["rxe"]),
 ]

@@ -127,6 +127,11 @@ TWIN_TESTS = [
               "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
               "global_rkey fail_connect fail_io'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 51 99' ONLY='immediate no_immediate "
+              "large global_rkey cycle reconnect reset_host unload_host unload_target "
+              "target_gone device_gone_host device_gone_target fail_connect fail_io'"),
+     twins.TWINS),
+    (selftest("srp", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
@@ -156,6 +161,8 @@ GUEST_TESTS = {
         ("mad", 600, selftest("mad", "rxe siw")),
         ("iser-rxe", 600, shown("iser", "rxe", "SIZE=4M CYCLES=5 CUTS=8")),
         ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5 CUTS=4")),
+        ("srp-rxe", 900, shown("srp", "rxe", "SIZE=4M")),
+        ("srp-siw", 900, shown("srp", "siw", "SIZE=4M")),
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
         ("peer-siw", 600, selftest("siw_peer", "")),
