@@ -7,6 +7,11 @@
 One device on each end of a veth pair that every packet has to cross. NVMe-oF, iSER
 and SRP: a target with a RAM disk on one, a host on the other, and fio, which reads
 back what it wrote. RDS: messages and RDMA between two sockets, rxe only. Then a
+"""Show NVMe-oF, iSER, RNBD and RDS on physical addresses, end to end, in a UML guest.
+One device on each end of a veth pair that every packet has to cross. NVMe-oF,
+iSER and RNBD: a target with a RAM disk on one, a host on the other, and fio, which
+reads back what it wrote. RDS: messages and RDMA between two sockets. RNBD and RDS
+on rxe only. Then a
 scan of what went over the wire for kernel virtual addresses. --stock does the same
 on the unpatched kernel, where the scan finds some.
 """
@@ -27,6 +32,8 @@ ULPS = [
     ("NVMe-oF", "nvme", "connect verify_small verify disconnect", DEVICES),
     ("iSER", "iser", "connect verify_small verify disconnect", DEVICES),
     ("SRP", "srp", "connect verify_small verify disconnect", DEVICES),
+    # siw has no WRITE WITH IMM
+    ("RNBD", "rnbd", "connect verify_small verify disconnect", ["rxe"]),
     # it wants an IB device
     ("RDS", "rds", "messages rdma_write rdma_read", ["rxe"]),
 ]

@@ -132,6 +132,11 @@ TWIN_TESTS = [
               "target_gone device_gone_host device_gone_target fail_connect fail_io'"),
      twins.TWINS),
     (selftest("srp", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
+    (selftest("rnbd", "rxe", "SIZE=1M CYCLES=2 DEPTH=16 FAIL_AT='0 500 700 900' ONLY='cycle "
+              "multipath unload_host unload_target device_gone_host device_gone_target "
+              "fail_connect fail_io'"), twins.TWINS),
+    # a bounce buffer is neither as large as a chunk can be nor aligned like one
+    (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu", "direct"]),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
@@ -163,6 +168,7 @@ GUEST_TESTS = {
         ("iser-siw", 600, shown("iser", "siw", "SIZE=4M CYCLES=5 CUTS=4")),
         ("srp-rxe", 900, shown("srp", "rxe", "SIZE=4M")),
         ("srp-siw", 900, shown("srp", "siw", "SIZE=4M")),
+        ("rnbd-rxe", 900, shown("rnbd", "rxe", "SIZE=4M CYCLES=5")),
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
         ("peer-siw", 600, selftest("siw_peer", "")),

@@ -128,10 +128,11 @@ class Guest(unittest.TestCase):
         self.assertEqual(self.run_it(output)[0], (1, 0, 1))
 
     def test_ulp_without_bytes(self):
-        lines = f"{GOOD}# twin: NVMe-oF\n# wrote=1 verified=1\n# twin: RDS\n# bytes=2\n# twin:\n"
+        lines = GOOD + "".join(f"# twin: {name}\n# wrote=1 verified=1\n"
+                               for name in ("NVMe-oF", "RNBD", "RDS")) + "# twin:\n"
         with mock.patch.object(harness.twins, "SHOW", ""):
             totals, printed = self.run_it(lines)
-        self.assertEqual(totals, (3, 1, 1))
+        self.assertEqual(totals, (4, 1, 1))
         self.assertIn("FAILED bytes of iSER on a twin", printed)
 
     def test_job_that_raises(self):

@@ -21,6 +21,10 @@ ok 2 rxe verify
 # twin: iSER
 1..1
 ok 1 rxe verify
+# twin: RNBD
+1..1
+# wrote=1048576 verified=1048576
+ok 1 rxe verify
 # twin: RDS
 1..1
 # bytes=524288
@@ -49,7 +53,8 @@ class Twins(unittest.TestCase):
         return end, out.getvalue()
 
     def test_verified(self):
-        self.assertEqual(twins.verified(OUTPUT), {"NVMe-oF": 2 << 20, "iSER": 0, "RDS": 1 << 19})
+        self.assertEqual(twins.verified(OUTPUT), {"NVMe-oF": 2 << 20, "iSER": 0, "RNBD": 1 << 20,
+                                                 "RDS": 1 << 19})
         self.assertEqual(twins.verified(""), {})
 
     def test_table(self):
@@ -58,6 +63,7 @@ class Twins(unittest.TestCase):
         self.assertEqual(printed.split("\n\n")[1], "MiB verified  iommu  bounce  direct\n"
                          "NVMe-oF       2.0    6.0     2.0\n"
                          "iSER          0.0    0.0     0.0\n"
+                         "RNBD          1.0    3.0     1.0\n"
                          "RDS           0.5    0.5     0.5\n")
 
     def test_guest_that_shows_less(self):

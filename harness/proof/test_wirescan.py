@@ -73,6 +73,10 @@ def iser(write=None, read=None):
     return struct.pack(">BxxxIQIQ", flags, 0x1234, write or 0, 0x5678, read or 0) + bytes(48)
 
 
+def rtrs(address, kind=1, count=2, more=0):
+    return struct.pack("<HHI", kind, count, more) + struct.pack("<QII", address, 0x1234, 1 << 17) * 2
+
+
 def mpa(key="Req", flags=0x4000, private=b"hello world"):
     return b"MPA ID " + key.encode() + b" Frame" + struct.pack(">HH", flags | 2, len(private)) + private
 
@@ -131,6 +135,7 @@ ROCE_FIELDS = {
     "NVMe SEND inv": ("NVMe.keyed_sgl", lambda a: roce(0x17, b"rkey" + nvme(a))),
     "iSER write": ("iSER.write_va", lambda a: roce(0x04, iser(write=a))),
     "iSER read": ("iSER.read_va", lambda a: roce(0x04, iser(read=a))),
+    "RTRS": ("RTRS.chunk", lambda a: roce(0x04, rtrs(a))),
 }
 IWARP_FIELDS = {
     "WRITE": ("DDP.tagged TO", lambda a, **kw: tagged(0, a, b"x" * 99, **kw)),
@@ -233,7 +238,8 @@ class Fields(unittest.TestCase):
         inline_sgl = nvme(bad, 0x01)                # offset into the capsule
         prp = bytes([2, 0]) + nvme(bad)[2:]
         for message in (inline_sgl, prp, nvme(bad)[:63], bytes(16),
-                        iser(bad)[:60], b"\x20" + iser(bad)[1:], b"\x11" + iser(bad)[1:]):
+                        iser(bad)[:60], b"\x20" + iser(bad)[1:], b"\x11" + iser(bad)[1:],
+                        rtrs(bad, kind=4), rtrs(bad, count=0), rtrs(bad, more=1), rtrs(bad)[:23]):
             result = scan([roce(4, message, pad=-len(message) % 4), *stream(mpa() + untagged(3, message))])
             self.assertEqual((result.seen, result.unparsed), ({}, {}))
 

@@ -133,7 +133,15 @@ def iser(msg):
              ("iSER.read_va", msg[0] & 4, be64(msg, 20)[0])) if valid or value]
 
 
-ULPS = ((64, nvme), (28 + 48, iser))
+def rtrs(msg):
+    # the server's chunks, of which the first stands for all. A client that uses the
+    # others shows their addresses.
+    if u16(msg)[0] != 0x100 or not any(msg[2:4]) or any(msg[4:8]):
+        return ()
+    return (("RTRS.chunk", le64(msg, 8)[0]),)
+
+
+ULPS = ((64, nvme), (28 + 48, iser), (24, rtrs))
 ULP_HEAD = max(size for size, _ in ULPS)
 
 
