@@ -180,6 +180,8 @@ GUEST_TESTS = {
         ("leak", 1800, loop("rxe") + loop("siw") +
          leak("nvme", "connect verify_small disconnect fail_connect", "1 2 40 90 300") +
          leak("iser", "connect verify_small disconnect fail_connect", "1 132 263") +
+         leak("rnbd", "connect verify_small disconnect fail_connect fail_alloc fail_alloc_host",
+              "0 639 650 960 982") +
          leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129"), *LEAK),
         USERLAND,
     ],
