@@ -14,6 +14,13 @@ reads back what it wrote. RDS: messages and RDMA between two sockets. RNBD and R
 on rxe only. Then a
 scan of what went over the wire for kernel virtual addresses. --stock does the same
 on the unpatched kernel, where the scan finds some.
+"""Show NVMe-oF, iSER, RDS and 9P on physical addresses, end to end, in a UML guest.
+One device on each end of a veth pair that every packet has to cross. NVMe-oF and
+iSER: a target with a RAM disk on one, a host on the other, and fio, which reads
+back what it wrote. RDS: messages and RDMA between two sockets, rxe only. 9P: files
+are written and read, on a server in user space. Then a scan of what went over the
+wire for kernel virtual addresses. --stock does the same on the unpatched kernel,
+where the scan finds some.
 """
 import argparse
 import pathlib
@@ -24,7 +31,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
-from proof import ktap, wirescan  # noqa: E402
+from proof import ktap, programs, wirescan  # noqa: E402
 
 DEVICES = ["rxe", "siw"]
 # (name, selftest, its tests, devices that it runs on)
@@ -36,6 +43,7 @@ ULPS = [
     ("RNBD", "rnbd", "connect verify_small verify disconnect", ["rxe"]),
     # it wants an IB device
     ("RDS", "rds", "messages rdma_write rdma_read", ["rxe"]),
+    ("9P", "9p", "files", DEVICES),
 ]
 SIZE = "8M"
 MEMORY = 1024
@@ -54,12 +62,12 @@ tests="$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma"
 	modprobe -q -r rdma_loop
 	wire_down
 )
-CAPTURE=/run/out/wire.pcap SIZE={size} ONLY="{only}" "$tests/{test}.sh" {device}
+{server} CAPTURE=/run/out/wire.pcap SIZE={size} ONLY="{only}" "$tests/{test}.sh" {device}
 awk '$3 == "__binary_start" {{ print "linear_map", $1 }} $3 == "_end" {{ print "image_end", $1 }}' /proc/kallsyms
 """
 SELFTEST = """
 # 1 is a test that has failed, and has been told; 4 is for one that cannot run
-{settings} "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/{name}.sh" {device}
+{server} {settings} "$GUEST_TREE_OF_TESTS/tools/testing/selftests/rdma/{name}.sh" {device}
 [ $? -le 1 ] || echo "not ok 1 {name} ends early"
 """
 ENV = {"GUEST_TREE_OF_TESTS": kernel.TOP / "build/linux"}
@@ -115,11 +123,11 @@ def runs(devices=DEVICES):
 
 def script(device, ulp):
     _, test, only, _ = ulp
-    return SCRIPT.format(size=SIZE, device=device, test=test, only=only)
+    return SCRIPT.format(size=SIZE, device=device, test=test, only=only, server=programs.server(test))
 
 
 def selftest(name, device, settings=""):
-    return SELFTEST.format(name=name, device=device, settings=settings)
+    return SELFTEST.format(name=name, device=device, settings=settings, server=programs.server(name))
 
 
 def moved(output):
@@ -175,8 +183,11 @@ def problem(result, what, splats=False):
 
 def demo(kern, device, ulp, stock=False):
     """One row of the table; None if what had to happen did not."""
+    text = script(device, ulp)
+    # a stock tree has no selftests of ours
+    programs.build(kernel.Kernel("uml"), None, text)
     start = time.monotonic()
-    result = guest.run(kern, script(device, ulp), timeout=1800, memory=MEMORY, env=ENV,
+    result = guest.run(kern, text, timeout=1800, memory=MEMORY, env=ENV,
                        out=guest.scratch() / f"demo-{device}-{ulp[1]}", echo=progress)
     what = f"{ulp[0]} over {device}{' on stock Linux' if stock else ''}"
     # stock's splats are in BUGS.md

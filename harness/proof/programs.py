@@ -34,6 +34,8 @@ TESTS = {
     # KASAN sees what a step of a walk does beyond its bounds
     "x86": {"walks": {"rxe_ring": f'"{WALK}"', "rxe_mr": '""', "siw_ring": f'"{WALK}"'}},
 }
+# {selftest that is a script: the program that is its server}
+SERVERS = {"9p": "9p_server"}
 
 
 def script(kind, name):
@@ -42,13 +44,21 @@ def script(kind, name):
                    for program, arguments in TESTS[kind][name].items())
 
 
-def build(kern, name):
-    """As `make -C tools/testing/selftests TARGETS=rdma` does, on the headers of this tree."""
-    for program in TESTS[kern.kind][name]:
+def server(test):
+    """How a selftest is told where its server is."""
+    return (f'SERVER="$GUEST_TREE_OF_TESTS/build-$GUEST_KIND/selftests/rdma/{SERVERS[test]}"'
+            if test in SERVERS else "")
+
+
+def build(kern, name, script):
+    """What a guest's test is, or what its script starts."""
+    for program in [*TESTS.get(kern.kind, {}).get(name, ()),
+                    *(program for program in SERVERS.values() if f"/{program}" in (script or ""))]:
         build_program(kern, program)
 
 
 def build_program(kern, program):
+    """As `make -C tools/testing/selftests TARGETS=rdma` does, on the headers of this tree."""
     headers = kern.out / "headers"
     out = kern.out / "selftests/rdma"
     out.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,9 @@ TWIN_TESTS = [
               "fail_connect fail_io'"), twins.TWINS),
     # a bounce buffer is neither as large as a chunk can be nor aligned like one
     (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu", "direct"]),
+    # the server's device is plain
+    (selftest("9p", "rxe", "SIZE=1M CYCLES=2 ONLY='files cycle kill server_gone device_gone_client "
+              "device_gone_server unload fail_mount fail_io'"), twins.TWINS),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
@@ -171,6 +174,8 @@ GUEST_TESTS = {
         ("rnbd-rxe", 900, shown("rnbd", "rxe", "SIZE=4M CYCLES=5")),
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
+        ("9p-rxe", 600, shown("9p", "rxe", "SIZE=4M CYCLES=5")),
+        ("9p-siw", 600, shown("9p", "siw", "SIZE=4M CYCLES=5")),
         ("peer-siw", 600, selftest("siw_peer", "")),
         *((name, 900, programs.script("uml", name)) for name in programs.TESTS["uml"]),
         # MRs where SGEs would do
@@ -183,6 +188,8 @@ GUEST_TESTS = {
          leak("rnbd", "connect verify_small disconnect fail_connect fail_alloc fail_alloc_host",
               "0 639 650 960 982") +
          leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129"), *LEAK),
+         leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129") +
+         leak("9p", "files kill server_gone fail_mount fail_io", ""), *LEAK),
         USERLAND,
     ],
     "x86": [
@@ -497,8 +504,7 @@ def build(kinds, totals, jobs):
                     stock.build()
                 else:
                     job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
-                if name in programs.TESTS.get(kind, ()):
-                    programs.build(kern, name)
+                programs.build(kern, name, script)
             except (SystemExit, OSError) as error:
                 totals.add(f"{name} in {kind}", 0, [str(error)], [], 0)
                 continue
