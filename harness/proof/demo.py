@@ -1,24 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Show NVMe-oF, iSER, SRP and RDS on physical addresses, end to end, in a UML guest.
+"""Show each ULP on physical addresses, end to end, in a UML guest.
 
     demo.py [--stock] [rxe|siw ...]
 
-One device on each end of a veth pair that every packet has to cross. NVMe-oF, iSER
-and SRP: a target with a RAM disk on one, a host on the other, and fio, which reads
-back what it wrote. RDS: messages and RDMA between two sockets, rxe only. Then a
-"""Show NVMe-oF, iSER, RNBD and RDS on physical addresses, end to end, in a UML guest.
-One device on each end of a veth pair that every packet has to cross. NVMe-oF,
-iSER and RNBD: a target with a RAM disk on one, a host on the other, and fio, which
-reads back what it wrote. RDS: messages and RDMA between two sockets. RNBD and RDS
-on rxe only. Then a
-scan of what went over the wire for kernel virtual addresses. --stock does the same
-on the unpatched kernel, where the scan finds some.
-"""Show NVMe-oF, iSER, RDS and 9P on physical addresses, end to end, in a UML guest.
-One device on each end of a veth pair that every packet has to cross. NVMe-oF and
-iSER: a target with a RAM disk on one, a host on the other, and fio, which reads
-back what it wrote. RDS: messages and RDMA between two sockets, rxe only. 9P: files
-are written and read, on a server in user space. Then a scan of what went over the
+One device on each end of a veth pair that every packet has to cross. NVMe-oF, iSER, SRP
+and RNBD: a target with a RAM disk on one, a host on the other, and fio, which reads back
+what it wrote. RDS: messages and RDMA between two sockets. 9P: files are written and read,
+on a server in user space. RNBD and RDS on rxe only. Then a scan of what went over the
 wire for kernel virtual addresses. --stock does the same on the unpatched kernel,
 where the scan finds some.
 """

@@ -187,7 +187,6 @@ GUEST_TESTS = {
          leak("iser", "connect verify_small disconnect fail_connect", "1 132 263") +
          leak("rnbd", "connect verify_small disconnect fail_connect fail_alloc fail_alloc_host",
               "0 639 650 960 982") +
-         leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129"), *LEAK),
          leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129") +
          leak("9p", "files kill server_gone fail_mount fail_io", ""), *LEAK),
         USERLAND,

@@ -42,6 +42,7 @@ class Demo(unittest.TestCase):
         out, err = io.StringIO(), io.StringIO()
         with mock.patch.object(kernel, "TOP", self.top), \
                 mock.patch.object(kernel.Kernel, "build"), \
+                mock.patch.object(demo.programs, "build"), \
                 mock.patch.object(guest, "boot", counted), \
                 mock.patch.object(sys, "argv", ["demo.py", *args]), \
                 contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

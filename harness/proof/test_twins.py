@@ -21,6 +21,10 @@ ok 2 rxe verify
 # twin: iSER
 1..1
 ok 1 rxe verify
+# twin: SRP
+1..1
+# wrote=2097152 verified=2097152
+ok 1 rxe verify
 # twin: RNBD
 1..1
 # wrote=1048576 verified=1048576
@@ -29,6 +33,10 @@ ok 1 rxe verify
 1..1
 # bytes=524288
 ok 1 rxe messages
+# twin: 9P
+1..1
+# bytes=524288
+ok 1 rxe files
 # twin:
 # bytes=4096
 ok 1 no errors
@@ -42,6 +50,7 @@ class Twins(unittest.TestCase):
                    for output in outputs]
         out = io.StringIO()
         with mock.patch.object(kernel.Kernel, "build"), \
+                mock.patch.object(twins.programs, "build"), \
                 mock.patch.object(guest, "run", side_effect=results), \
                 mock.patch.object(sys, "argv", ["twins.py"]), \
                 contextlib.redirect_stdout(out):
@@ -53,8 +62,8 @@ class Twins(unittest.TestCase):
         return end, out.getvalue()
 
     def test_verified(self):
-        self.assertEqual(twins.verified(OUTPUT), {"NVMe-oF": 2 << 20, "iSER": 0, "RNBD": 1 << 20,
-                                                 "RDS": 1 << 19})
+        self.assertEqual(twins.verified(OUTPUT), {"NVMe-oF": 2 << 20, "iSER": 0, "SRP": 2 << 20,
+                                                 "RNBD": 1 << 20, "RDS": 1 << 19, "9P": 1 << 19})
         self.assertEqual(twins.verified(""), {})
 
     def test_table(self):
@@ -63,8 +72,10 @@ class Twins(unittest.TestCase):
         self.assertEqual(printed.split("\n\n")[1], "MiB verified  iommu  bounce  direct\n"
                          "NVMe-oF       2.0    6.0     2.0\n"
                          "iSER          0.0    0.0     0.0\n"
+                         "SRP           2.0    2.0     2.0\n"
                          "RNBD          1.0    3.0     1.0\n"
-                         "RDS           0.5    0.5     0.5\n")
+                         "RDS           0.5    0.5     0.5\n"
+                         "9P            0.5    0.5     0.5\n")
 
     def test_guest_that_shows_less(self):
         for output in (OUTPUT.replace("ok 1 no", "not ok 1 no"),

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Show NVMe-oF, iSER, SRP and RDS on DMA addresses, in x86-64 guests without an adapter.
-"""Show NVMe-oF, iSER, RNBD and RDS on DMA addresses, in x86-64 guests without an adapter.
-"""Show NVMe-oF, iSER, RDS and 9P on DMA addresses, in x86-64 guests without an adapter.
+"""Show each ULP on DMA addresses, in x86-64 guests without an adapter.
 
     twins.py
 
