@@ -6,6 +6,7 @@ from guests import kernel
 
 # a walk at random that is the same each time
 WALK = "--random 60 20261130"
+SHORT_WALK = "--random 30 20261130"
 SCRIPT = """
 . "$GUEST_TREE/tools/testing/selftests/rdma/wire.sh"
 program=$GUEST_TREE/build-{kind}/selftests/rdma/{program}
@@ -21,6 +22,7 @@ RXE = {"up": "wire_up rxe", "device": "r0", "down": "wire_down"}
 PROGRAMS = {
     "rxe_ring": RXE,
     "rxe_mr": RXE,
+    "rxe_peer": {**RXE, "device": "r0 $A0 $A1"},
     # it makes a device of its own
     "siw_ring": {"up": "true", "device": "", "down": ""},
 }
@@ -29,10 +31,12 @@ TESTS = {
     "uml": {
         "rings-rxe": {"rxe_ring": f'"" "{WALK}"'},
         "memory-rxe": {"rxe_mr": '""'},
+        "peer-rxe": {"rxe_peer": f'"" "{SHORT_WALK}"'},
         "rings-siw": {"siw_ring": f'"" "{WALK}"'},
     },
     # KASAN sees what a step of a walk does beyond its bounds
-    "x86": {"walks": {"rxe_ring": f'"{WALK}"', "rxe_mr": '""', "siw_ring": f'"{WALK}"'}},
+    "x86": {"walks": {"rxe_ring": f'"{WALK}"', "rxe_mr": '""', "siw_ring": f'"{WALK}"',
+                      "rxe_peer": f'"{WALK}"'}},
 }
 # {selftest that is a script: the program that is its server}
 SERVERS = {"9p": "9p_server"}
