@@ -17,19 +17,13 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "user.h"
 
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | \
 		IBV_ACCESS_REMOTE_READ)
 
 static struct rdma_cm_id *client, *server, *listener;
 static struct ibv_cq *client_cq;
-static int failed;
-
-static void die(const char *what)
-{
-	printf("BROKEN %s: %s\n", what, strerror(errno));
-	exit(2);
-}
 
 static inline void *pages(size_t count)
 {

@@ -43,13 +43,8 @@
 #define RIGHTS		(IBV_ACCESS_LOCAL_WRITE | REMOTE)
 #define BINDABLE	(RIGHTS | IBV_ACCESS_MW_BIND)
 
-#ifndef ARRAY_SIZE
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof(*(a)))
-#endif
-
 static const char *device;
 static const char *only = "";
-static bool failed;
 
 static struct ibv_context *ctx;
 static struct ibv_pd *pd, *other_pd;
@@ -57,25 +52,6 @@ static struct ibv_cq *cq;
 static struct ibv_qp *qp[2];
 static union ibv_gid gid;
 static int gid_index;
-
-static void fail(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	printf("# ");
-	vprintf(format, args);
-	printf("\n");
-	va_end(args);
-	fflush(stdout);
-	failed = true;
-}
-
-static void die(const char *what)
-{
-	fail("%s: %s", what, strerror(errno));
-	exit(KSFT_FAIL);
-}
 
 static void *pages(size_t count)
 {
@@ -186,14 +162,6 @@ static void open_device(void)
 	if (!pd || !other_pd || !cq)
 		die("pd or cq");
 	fresh_qps();
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1000000000.0;
 }
 
 /* The next completion's status, or -1 when none comes. */
@@ -1211,11 +1179,8 @@ static void run(void (*test)(int, int), int a, int b, const char *format, ...)
 {
 	unsigned long before = taint();
 	char name[200];
-	double end;
 	va_list args;
-	int status;
-	FILE *log;
-	pid_t pid;
+	int bad;
 
 	va_start(args, format);
 	vsnprintf(name, sizeof(name), format, args);
@@ -1225,36 +1190,13 @@ static void run(void (*test)(int, int), int a, int b, const char *format, ...)
 	tests++;
 	if (listing)
 		return;
-	log = fopen("/dev/kmsg", "w");
-	if (log) {
-		fprintf(log, "selftest: %s\n", name);
-		fclose(log);
-	}
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		open_device();
-		test(a, b);
-		fflush(stdout);
-		_exit(failed ? KSFT_FAIL : KSFT_PASS);
-	}
-	end = now() + LIMIT;
-	while (!waitpid(pid, &status, WNOHANG)) {
-		if (now() > end) {
-			kill(pid, SIGKILL);
-			ksft_print_msg("does not end\n");
-			status = KSFT_FAIL << 8;
-			break;
-		}
-		usleep(2000);
-	}
-	if (WIFSIGNALED(status))
-		ksft_print_msg("signal %d\n", WTERMSIG(status));
+	announce(name);
+	bad = FORKED(name, open_device(); test(a, b));
 	if (taint() & ~before) {
 		ksft_print_msg("the kernel complains\n");
-		status = KSFT_FAIL << 8;
+		bad = 1;
 	}
-	ksft_test_result(!status, "%s\n", name);
+	ksft_test_result(!bad, "%s\n", name);
 }
 
 static void run_all(void)

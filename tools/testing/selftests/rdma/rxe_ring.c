@@ -15,7 +15,6 @@
  * Each value is tried in a process of its own: one that hangs is a failure.
  */
 #include "cm_pair.h"
-#include "user.h"
 /* not the one of the system, which may be older */
 #include "../../../../include/uapi/rdma/rdma_user_rxe.h"
 #include <poll.h>
@@ -39,10 +38,6 @@
 #define PATIENCE	4		/* seconds for a completion */
 #define LIMIT		20		/* seconds for a process */
 #define SKIP_BYTES	64		/* what atomics and GRHs write to */
-
-#ifndef ARRAY_SIZE
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof(*(a)))
-#endif
 
 /* those of the newest kernel, which libibverbs may not know yet */
 enum { WR_FLUSH = 14, WR_ATOMIC_WRITE = 15, WR_REG_MR = 0x20 };
@@ -132,19 +127,6 @@ static int path_mtu = IBV_MTU_1024;
 static uint32_t qkeys[2] = { 0x1111, 0x1111 };
 static int send_sges = 2, max_inline = MAX_INLINE;
 static int retries = 1;
-
-static void fail(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	printf("# ");
-	vprintf(format, args);
-	printf("\n");
-	va_end(args);
-	fflush(stdout);
-	failed = 1;
-}
 
 static void open_device(void)
 {
@@ -663,47 +645,6 @@ static void try(enum kind kind, const char *field, unsigned int offset,
 		fail("%s = %#llx: the kernel is tainted", field,
 		     (unsigned long long)value);
 }
-
-static pid_t child;
-
-static int wait_child(const char *what)
-{
-	int status;
-
-	for (int i = 0; i < LIMIT * 200; i++) {
-		pid_t pid = waitpid(child, &status, WNOHANG);
-
-		if (pid == child) {
-			if (WIFEXITED(status) && !WEXITSTATUS(status))
-				return 0;
-			if (WIFSIGNALED(status))
-				printf("# %s: signal %d\n", what,
-				       WTERMSIG(status));
-			return 1;
-		}
-		usleep(i < 100 ? 1000 : 5000);
-	}
-	printf("# %s: hangs\n", what);
-	kill(child, SIGKILL);
-	/* or does so in the kernel for ever */
-	usleep(500000);
-	waitpid(child, &status, WNOHANG);
-	return 1;
-}
-
-/* 0 if CALL, in a process of its own, has nothing to complain about */
-#define FORKED(what, call) ({						\
-	fflush(stdout);							\
-	child = fork();							\
-	if (child < 0)							\
-		die("fork");						\
-	if (!child) {							\
-		call;							\
-		fflush(stdout);						\
-		_exit(failed);						\
-	}								\
-	wait_child(what);						\
-})
 
 /* the values of a field of SIZE bytes */
 static const uint64_t values[] = {
@@ -1908,17 +1849,6 @@ static int walk(int seconds, uint64_t seed)
 static bool wanted(const char *name)
 {
 	return strstr(name, only);
-}
-
-static void announce(const char *name)
-{
-	FILE *log = fopen("/dev/kmsg", "w");
-
-	/* so that a splat can be told from one of another test */
-	if (log) {
-		fprintf(log, "selftest: %s\n", name);
-		fclose(log);
-	}
 }
 
 /* run all that are wanted, or count them */

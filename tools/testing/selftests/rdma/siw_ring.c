@@ -276,14 +276,6 @@ static void disconnect_pair(void)
 	rdma_destroy_id(listener);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 /* the status of the next completion; -1 if there is none */
 static int wait_wc(struct ibv_cq *cq, struct ibv_wc *wc, double seconds)
 {

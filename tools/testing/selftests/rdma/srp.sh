@@ -408,8 +408,8 @@ t_unload_host()
 	! modprobe -r ib_srp 2> /dev/null || { say "unloaded under I/O"; return 1; }
 	host_disconnect && load_stop || return 1
 	modprobe -r ib_srp || { say "cannot unload ib_srp"; return 1; }
-	# a session that nobody uses goes with it
-	host_connect && disk > /dev/null && modprobe -r ib_srp && gone ||
+	# a session goes with it, once nobody looks at its disk any more
+	host_connect && disk > /dev/null && wait_for 60 modprobe -r ib_srp && gone ||
 		{ say "cannot unload ib_srp with a session"; return 1; }
 	check_alive
 }

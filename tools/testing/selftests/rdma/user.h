@@ -6,10 +6,99 @@
 #include <infiniband/verbs.h>
 #include <rdma/ib_user_verbs.h>
 #include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof(*(a)))
+#endif
+
+static int failed;
+
+static inline void fail(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	printf("# ");
+	vprintf(format, args);
+	printf("\n");
+	va_end(args);
+	fflush(stdout);
+	failed = 1;
+}
+
+static inline void die(const char *what)
+{
+	fail("BROKEN %s: %s", what, strerror(errno));
+	exit(2);
+}
+
+static inline double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1000000000.0;
+}
+
+/* so that a splat can be told from one of another test */
+static inline void announce(const char *name)
+{
+	FILE *log = fopen("/dev/kmsg", "w");
+
+	if (log) {
+		fprintf(log, "selftest: %s\n", name);
+		fclose(log);
+	}
+}
+
+static inline int wait_child(pid_t child, const char *what, int seconds)
+{
+	double end = now() + seconds;
+	int status;
+
+	while (now() < end) {
+		if (waitpid(child, &status, WNOHANG) == child) {
+			if (WIFSIGNALED(status))
+				printf("# %s: signal %d\n", what,
+				       WTERMSIG(status));
+			return !WIFEXITED(status) || WEXITSTATUS(status);
+		}
+		usleep(2000);
+	}
+	printf("# %s: hangs\n", what);
+	kill(child, SIGKILL);
+	/* or does so in the kernel for ever */
+	usleep(500000);
+	waitpid(child, &status, WNOHANG);
+	return 1;
+}
+
+/* 0 if CALL, in a process of its own, has nothing to complain about */
+#define FORKED(what, call) ({						\
+	pid_t _child;							\
+									\
+	fflush(stdout);							\
+	_child = fork();						\
+	if (_child < 0)							\
+		die("fork");						\
+	if (!_child) {							\
+		call;							\
+		fflush(stdout);						\
+		_exit(failed);						\
+	}								\
+	wait_child(_child, what, LIMIT);				\
+})
 
 /* bit 7: there was an oops; bit 9: a warning; bit 14: a CPU that hung */
 static inline unsigned long taint(void)
