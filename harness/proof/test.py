@@ -127,19 +127,18 @@ TWIN_TESTS = [
               "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
               "global_rkey fail_connect fail_io'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
-    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 51 99' ONLY='immediate no_immediate "
-              "large global_rkey cycle reconnect reset_host unload_host unload_target "
-              "target_gone device_gone_host device_gone_target fail_connect fail_io'"),
-     twins.TWINS),
-    (selftest("srp", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 51 99' ONLY='no_immediate large "
+              "global_rkey cycle reset_host unload_host unload_target target_gone "
+              "device_gone_host device_gone_target fail_connect fail_io'"), ["iommu", "bounce"]),
+    (selftest("srp", "siw", f"SIZE=1M ONLY='{FEW}'"), ["iommu", "bounce"]),
     (selftest("rnbd", "rxe", "SIZE=1M CYCLES=2 DEPTH=16 FAIL_AT='0 500 700 900' ONLY='cycle "
               "multipath unload_host unload_target device_gone_host device_gone_target "
-              "fail_connect fail_io'"), twins.TWINS),
+              "fail_connect fail_io'"), ["iommu", "bounce"]),
     # a bounce buffer is neither as large as a chunk can be nor aligned like one
     (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu", "direct"]),
     # the server's device is plain
     (selftest("9p", "rxe", "SIZE=1M CYCLES=2 ONLY='files cycle kill server_gone device_gone_client "
-              "device_gone_server unload fail_mount fail_io'"), twins.TWINS),
+              "device_gone_server unload fail_mount fail_io'"), ["iommu", "bounce"]),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
