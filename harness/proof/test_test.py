@@ -129,10 +129,10 @@ class Guest(unittest.TestCase):
 
     def test_ulp_without_bytes(self):
         lines = GOOD + "".join(f"# twin: {name}\n# wrote=1 verified=1\n"
-                               for name in ("NVMe-oF", "RNBD", "RDS")) + "# twin:\n"
+                               for name in ("NVMe-oF", "SRP", "RNBD", "RDS", "9P")) + "# twin:\n"
         with mock.patch.object(harness.twins, "SHOW", ""):
             totals, printed = self.run_it(lines)
-        self.assertEqual(totals, (4, 1, 1))
+        self.assertEqual(totals, (6, 1, 1))
         self.assertIn("FAILED bytes of iSER on a twin", printed)
 
     def test_job_that_raises(self):
@@ -288,9 +288,13 @@ class Build(unittest.TestCase):
 
     def test_program_that_does_not_build(self):
         """It is the failure of one test."""
+        def build(kern, name, script):
+            if name == "rings-rxe":
+                raise SystemExit("no libibverbs")
+
         totals, jobs = harness.Totals(), harness.Jobs()
         with mock.patch.object(harness.kernel.Kernel, "build"), \
-                mock.patch.object(harness.programs, "build", side_effect=SystemExit("no libibverbs")), \
+                mock.patch.object(harness.programs, "build", build), \
                 contextlib.redirect_stdout(io.StringIO()) as printed:
             harness.build({"uml": [("rings-rxe", 1, ""), ("a", 1, "")]}, totals, jobs)
         self.assertIn("FAILED no libibverbs", printed.getvalue())
