@@ -9,7 +9,7 @@
 # fail. siw has no WRITE WITH IMM, which is all that RTRS sends.
 #
 # SIZE=bytes to write at each block size, CYCLES=connects under I/O, ONLY=tests,
-# DEPTH=requests that a session has memory for.
+# DEPTH=requests that a session has memory for, of up to 1 MiB: not more than 256.
 # shellcheck disable=SC2015,SC2016,SC2119,SC2317
 
 # shellcheck source=wire.sh
@@ -56,11 +56,18 @@ options()
 	echo "sessname=selftest device_path=/dev/ram0 ${*/#/path=}"
 }
 
-# host_connect [PATH...]
+# map [PATH...]
+map()
+{
+	options "$@" > /sys/class/rnbd-client/ctl/map_device
+}
+
+# host_connect [PATH...]. The server may still have the session before, which had the
+# same name.
 host_connect()
 {
 	[ -d /sys/module/rnbd_client ] || modprobe rnbd_client || return 1
-	options "$@" 2> /dev/null > /sys/class/rnbd-client/ctl/map_device
+	wait_for "${TRY:-20}" map "$@"
 }
 
 # host_disconnect [force]
@@ -170,7 +177,8 @@ t_chunks()
 	for invalidate in Y N; do
 		for size in 8192 131072 1048576; do
 			target_again always_invalidate=$invalidate max_chunk_size=$size &&
-				host_connect && SIZE=1M verify 512 4k 1m && t_disconnect ||
+				host_connect && SIZE=64K verify 512 && SIZE=1M verify 16k 1m &&
+				t_disconnect ||
 				{ say "$invalidate $size"; ret=1; break 2; }
 		done
 	done
@@ -215,6 +223,25 @@ t_multipath()
 			t_disconnect || return 1
 	done
 	check_alive
+}
+
+# What gets lost is sent again, and with it nothing that was done between.
+t_loss()
+{
+	local dev before ret
+
+	command -v tc > /dev/null || skip "no tc" || return
+	host_connect && before=$(reconnects) || return 1
+	for dev in d0 d1; do
+		tc qdisc add dev $dev root netem loss 1% || skip "no netem" || return
+	done
+	SIZE=2M verify 4k 64k
+	ret=$?
+	tc qdisc del dev d0 root
+	tc qdisc del dev d1 root
+	[ $ret = 0 ] || return 1
+	[ "$before" = "$(reconnects)" ] || { say "the connection was lost"; return 1; }
+	t_disconnect && check_alive
 }
 
 t_unload_host()
@@ -274,7 +301,7 @@ t_device_gone_target()
 # A connect of which something fails works out, or not.
 connect_or_not()
 {
-	host_connect && disk 10 > /dev/null
+	TRY=0 host_connect && disk 10 > /dev/null
 	host_disconnect force
 	wait_for 150 gone || { say "a session stays"; return 1; }
 }
@@ -395,7 +422,7 @@ cleanup()
 	wire_down
 } 2> /dev/null
 
-TESTS="connect verify_small verify disconnect chunks cycle multipath
+TESTS="connect verify_small verify disconnect chunks cycle loss multipath
 	unload_host unload_target reconnect device_gone_host device_gone_target
 	fail_connect fail_io fail_alloc fail_alloc_host fail_alloc_io"
 
