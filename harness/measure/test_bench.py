@@ -45,9 +45,11 @@ class Numbers(unittest.TestCase):
         run = Run({("rxe", "SEND 64 B"): [3, 4.5]})
         self.assertEqual(bench.costs(run, "rxe", "SEND 64 B", 1000), [3000, 4500])
 
-    def test_costs_without_the_start_of_fio(self):
-        run = Run({("nvme-rxe", "fio alone"): [1, 1, 9], ("nvme-rxe", "reads"): [3, 5]})
+    def test_costs_without_the_start(self):
+        run = Run({("nvme-rxe", bench.ALONE): [1, 1, 9], ("nvme-rxe", "reads"): [3, 5],
+                   ("rxe", "reads"): [3]})
         self.assertEqual(bench.costs(run, "nvme-rxe", "reads", 1000), [2000, 4000])
+        self.assertEqual(bench.costs(run, "rxe", "reads", 1000), [3000])
 
     def test_builder(self):
         blocks = [("direct", "single", 10000, cost) for cost in (9000, 7000, 8000)]
@@ -130,6 +132,7 @@ class Guests(unittest.TestCase):
         for load in bench.RDMA_LOADS:
             self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 3 * bench.ROUNDS)
         self.assertEqual(text.count(" t_fio\n"), 3 * bench.ROUNDS * len(bench.NVME_LOADS))
+        self.assertEqual(text.count(" perftest ib_"), 2 * bench.ROUNDS * len(bench.USER_LOADS))
         self.assertEqual(text.count(" builder\n"), bench.ROUNDS)
         self.assertNotIn("turn nvme", bench.script(["rxe"]))
 
