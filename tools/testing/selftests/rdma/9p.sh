@@ -60,6 +60,22 @@ bridge_down()
 	BRIDGE=
 } 2> /dev/null
 
+serves()
+{
+	[ "$(ss -Hltn "sport = :$TCP_PORT")" ]
+}
+
+# diod does not survive each connection that breaks
+diod_up()
+{
+	! serves || return 0
+	[ -z "$DIOD" ] || wait "$DIOD" 2> /dev/null
+	diod -f -n -N -L "$LOG/diod" -c /dev/null -l 127.0.0.1:$TCP_PORT -e "$EXPORT" \
+		> /dev/null 2>&1 &
+	DIOD=$!
+	wait_for 60 serves || { say "no diod: $(tail -n1 "$LOG/diod")"; return 1; }
+}
+
 server_up()
 {
 	if ! mountpoint -q "$EXPORT"; then
@@ -67,12 +83,7 @@ server_up()
 		head -c "$SIZE" /dev/urandom > "$LOG/random" || return 1
 		head -c 20000 "$LOG/random" > "$EXPORT/look"
 	fi
-	diod -f -n -N -L "$LOG/diod" -c /dev/null -l 127.0.0.1:$TCP_PORT -e "$EXPORT" \
-		> /dev/null 2>&1 &
-	DIOD=$!
-	wait_for 60 eval '[ "$(ss -Hltn "sport = :$TCP_PORT")" ]' ||
-		{ say "no diod: $(tail -n1 "$LOG/diod")"; return 1; }
-	bridge_up
+	diod_up && bridge_up
 }
 
 server_down()
@@ -90,12 +101,20 @@ client_up()
 	local IFS=, options=(trans=rdma "port=$PORT" version=9p2000.L "aname=$EXPORT"
 		uname=root access=user cache=none "$@")
 
+	diod_up || return 1
 	timeout 60 mount -t 9p -o "${options[*]}" $A1 "$MNT" 2> "$LOG/mount"
 }
 
+cannot_mount()
+{
+	say "cannot mount: $(head -n1 "$LOG/mount") (server: $(tail -n1 "$LOG/server"))"
+	return 1
+}
+
+# of a connection that is lost nothing can be looked at
 client_down()
 {
-	! mountpoint -q "$MNT" || timeout 60 umount "$MNT"
+	! grep -q " $MNT 9p " /proc/mounts || timeout 60 umount -c "$MNT"
 }
 
 has_msize()
@@ -122,7 +141,7 @@ verify()
 # check_alive: after what happened the data still has to be right
 check_alive()
 {
-	client_up msize=65536 || { say "cannot mount: $(cat "$LOG/mount")"; return 1; }
+	client_up msize=65536 || cannot_mount || return 1
 	verify 1 65536 1000000 && client_down && gone
 }
 
@@ -138,9 +157,9 @@ load_start()
 {
 	local before
 
-	head -c 4M "$LOG/random" > "$EXPORT/load"
+	cp "$LOG/random" "$EXPORT/load"
 	before=$(wire_bytes)
-	fio --name=load --filename="$MNT/load" --allow_file_create=0 --size=4M \
+	fio --name=load --filename="$MNT/load" --allow_file_create=0 \
 		--rw=randrw --bsrange=512-256k --ioengine=psync --numjobs=8 \
 		--time_based --runtime=600 > "$LOG/fio" 2>&1 &
 	LOAD=$!
@@ -159,9 +178,9 @@ load_stop()
 {
 	pkill -KILL -x fio
 	wait_for 60 eval '! pgrep -x fio' || { say "I/O cannot be killed"; return 1; }
-	wait "$LOAD" 2> /dev/null
+	wait "$LOAD"
 	return 0
-}
+} 2> /dev/null
 
 # --- the tests ---
 
@@ -170,7 +189,7 @@ t_files()
 	local msize before
 
 	for msize in $MSIZES; do
-		client_up msize="$msize" || { say "$(cat "$LOG/mount")"; return 1; }
+		client_up msize="$msize" || cannot_mount || return 1
 		has_msize "$msize" || return 1
 		before=$(wire_bytes)
 		WROTE=0
@@ -232,17 +251,22 @@ t_server_gone()
 # It goes when it has been unmounted.
 t_device_gone_client()
 {
+	local ret
+
 	client_up && load_start || return 1
 	rdma link delete r0 &
-	load_over && client_down && wait $! || return 1
-	links_up && check_alive
+	load_over
+	ret=$?
+	client_down && wait $! && links_up && check_alive && return $ret
 }
 
 t_device_gone_server()
 {
 	client_up && load_start || return 1
-	rdma link delete r1 || return 1
-	load_over || return 1
+	rdma link delete r1 &
+	# siw's waits until user space has closed it, rxe's takes it away
+	[ "$TYPE" != siw ] || kill "$BRIDGE"
+	load_over && wait $! || return 1
 	bridge_down
 	client_down && links_up && bridge_up && check_alive
 }
@@ -275,7 +299,8 @@ t_fail_mount()
 	fail_map probability=100 space=$OFTEN && mount_or_not || return 1
 	maps=$((OFTEN - $(cat "$FAIL_MAP/space")))
 	for ((n = 0; n < maps; n++)); do
-		fail_map probability=100 times=1 space="$n" && mount_or_not || return 1
+		fail_map probability=100 times=1 space="$n" && mount_or_not ||
+			{ say "mapping $n"; return 1; }
 		[ "$(cat $FAIL_MAP/times)" != 0 ] || hit=$((hit + 1))
 		fail_map
 	done
@@ -339,7 +364,7 @@ cleanup()
 {
 	fail_map 2> /dev/null
 	load_stop
-	client_down
+	client_down || umount -l "$MNT"
 	server_down
 	umount "$EXPORT"
 	modprobe -r 9pnet_rdma

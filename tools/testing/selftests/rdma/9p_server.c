@@ -2,7 +2,8 @@
 /*
  * A 9P server for RDMA, by way of one for TCP on this machine: each message is a
  * SEND on one side, and goes through a socket on the other. No server that people
- * have speaks RDMA, and the kernel's client is to be tested.
+ * have speaks RDMA, and the kernel's client is to be tested. With messages of up to
+ * 1 MiB: reads and writes that the TCP server has no room for go to it in parts.
  *
  * usage: 9p_server ADDRESS PORT TCP_PORT
  */
@@ -10,7 +11,6 @@
 #include <rdma/rdma_verbs.h>
 #include <arpa/inet.h>
 #include <endian.h>
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -25,17 +25,45 @@
  * it has an answer, which can be before what was received is posted again.
  */
 #define RECEIVES 40
-#define HEADER 7		/* size[4] type[1] tag[2] */
-/* Rlopen and Rlcreate are a header, qid[13] and iounit[4] */
-#define RLOPEN 13
-#define RLCREATE 15
+
+/* 9P2000.L: size[4] type[1] tag[2], and what follows these */
+#define HEADER 7
+#define RLERROR 7
+#define RLOPEN 13		/* qid[13] iounit[4] */
+#define RLCREATE 15		/* likewise */
+#define TREADDIR 40		/* fid[4] offset[8] count[4] */
+#define TVERSION 100		/* msize[4] version[s] */
+#define RVERSION 101		/* likewise */
+#define TFLUSH 108		/* oldtag[2] */
+#define TREAD 116		/* fid[4] offset[8] count[4] */
+#define RREAD 117		/* count[4] data[count] */
+#define TWRITE 118		/* fid[4] offset[8] count[4] data[count] */
+#define RWRITE 119		/* count[4] */
 #define IOUNIT (HEADER + 13)
+#define OFFSET (HEADER + 4)
+#define COUNT (HEADER + 12)
+#define TDATA (HEADER + 16)
+#define RDATA (HEADER + 4)
+#define OVERHEAD 24		/* what a message is larger than its data, at most */
+
+/* a read or a write in parts */
+struct transfer {
+	char request[TDATA];
+	uint32_t count, done;
+	uint32_t part;		/* what is under way of it */
+	int stop;		/* behind that part */
+	char data[];
+};
 
 struct connection {
 	struct rdma_cm_id *id;
 	int tcp;
 	char *received, *sent;
 	struct ibv_mr *received_mr, *sent_mr;
+	uint32_t msize;		/* the client's */
+	uint32_t largest;	/* data of one message to the TCP server */
+	pthread_mutex_t lock;	/* of what both threads use: */
+	struct transfer *transfers[1 << 16];	/* by tag */
 };
 
 static struct sockaddr_in server;
@@ -72,6 +100,106 @@ static int post_receive(struct connection *c, uintptr_t i)
 			      c->received_mr);
 }
 
+static uint16_t get16(const char *p)
+{
+	uint16_t n;
+
+	memcpy(&n, p, sizeof(n));
+	return le16toh(n);
+}
+
+static uint32_t get32(const char *p)
+{
+	uint32_t n;
+
+	memcpy(&n, p, sizeof(n));
+	return le32toh(n);
+}
+
+static void put32(char *p, uint32_t n)
+{
+	n = htole32(n);
+	memcpy(p, &n, sizeof(n));
+}
+
+static void add64(char *p, uint32_t more)
+{
+	uint64_t n;
+
+	memcpy(&n, p, sizeof(n));
+	n = htole64(le64toh(n) + more);
+	memcpy(p, &n, sizeof(n));
+}
+
+static uint8_t type_of(const char *message)
+{
+	return message[4];
+}
+
+static uint16_t tag_of(const char *message)
+{
+	return get16(message + 5);
+}
+
+static int write_part(struct connection *c, struct transfer *t)
+{
+	uint32_t left = t->count - t->done;
+	uint32_t data = 0;
+	char head[TDATA];
+
+	t->part = left < c->largest ? left : c->largest;
+	memcpy(head, t->request, TDATA);
+	if (type_of(head) == TWRITE)
+		data = t->part;
+	put32(head, TDATA + data);
+	add64(head + OFFSET, t->done);
+	put32(head + COUNT, t->part);
+	return write_all(c->tcp, head, TDATA) ||
+	       write_all(c->tcp, t->data + t->done, data);
+}
+
+static int write_in_parts(struct connection *c, const char *request, uint32_t len)
+{
+	uint16_t tag = tag_of(request);
+	uint32_t count = get32(request + COUNT);
+	struct transfer *t;
+
+	if (count > MSIZE - RDATA || c->transfers[tag] ||
+	    (type_of(request) == TWRITE && len != TDATA + count))
+		return -1;
+	t = calloc(1, sizeof(*t) + count);
+	if (!t)
+		return -1;
+	t->count = count;
+	memcpy(t->request, request, TDATA);
+	memcpy(t->data, request + TDATA, len - TDATA);
+	c->transfers[tag] = t;
+	return write_part(c, t);
+}
+
+static int write_request(struct connection *c, char *request, uint32_t len)
+{
+	uint8_t type = type_of(request);
+	struct transfer *t;
+
+	if (len < HEADER)
+		return -1;
+	if (type == TVERSION && len >= HEADER + 4) {
+		c->msize = get32(request + HEADER);
+	} else if (type == TFLUSH && len >= HEADER + 2) {
+		/* no reply to it may come behind that to the flush */
+		t = c->transfers[get16(request + HEADER)];
+		if (t)
+			t->stop = 1;
+	} else if ((type == TREAD || type == TWRITE || type == TREADDIR) &&
+		   len >= TDATA && get32(request + COUNT) > c->largest) {
+		if (type != TREADDIR)
+			return write_in_parts(c, request, len);
+		put32(request + COUNT, c->largest);
+	}
+	return write_all(c->tcp, request, len);
+}
+
 /* the requests, until the QP is in the error state */
 static void *requests(void *arg)
 {
@@ -79,8 +207,12 @@ static void *requests(void *arg)
 	struct ibv_wc wc;
 
 	while (rdma_get_recv_comp(c->id, &wc) == 1 && wc.status == IBV_WC_SUCCESS) {
-		if (write_all(c->tcp, c->received + wc.wr_id * MSIZE, wc.byte_len) ||
-		    post_receive(c, wc.wr_id))
+		int failed;
+
+		pthread_mutex_lock(&c->lock);
+		failed = write_request(c, c->received + wc.wr_id * MSIZE, wc.byte_len);
+		pthread_mutex_unlock(&c->lock);
+		if (failed || post_receive(c, wc.wr_id))
 			break;
 	}
 	/* no more replies, either */
@@ -88,21 +220,58 @@ static void *requests(void *arg)
 	return NULL;
 }
 
-/* reads a message of the TCP server; its length, or 0 if there is none */
-static uint32_t read_reply(struct connection *c)
+/* The reply to a part. Returns the length of that to all of it, 0 if there is more to
+ * come, or -1.
+ */
+static int part_done(struct connection *c, struct transfer *t, uint32_t len)
 {
-	uint32_t len;
+	uint16_t tag = tag_of(c->sent);
+	uint32_t n = 0;
 
-	if (read_all(c->tcp, c->sent, HEADER))
-		return 0;
-	memcpy(&len, c->sent, sizeof(len));
-	len = le32toh(len);
-	if (len < HEADER || len > MSIZE ||
-	    read_all(c->tcp, c->sent + HEADER, len - HEADER))
-		return 0;
-	/* the block size of the server's file system would limit messages to that */
-	if ((c->sent[4] == RLOPEN || c->sent[4] == RLCREATE) && len >= IOUNIT + 4)
-		memset(c->sent + IOUNIT, 0, 4);
+	if (type_of(c->sent) != RLERROR) {
+		n = get32(c->sent + HEADER);
+		if (n > t->part)
+			n = t->part;
+		if (type_of(c->sent) == RREAD)
+			memcpy(t->data + t->done, c->sent + RDATA, n);
+		t->done += n;
+		if (n == t->part && t->done < t->count && !t->stop)
+			return write_part(c, t);
+	}
+	/* an error is not told if there is something else to tell */
+	if (t->done) {
+		c->sent[4] = type_of(t->request) + 1;
+		put32(c->sent + HEADER, t->done);
+		len = RDATA;
+		if (type_of(t->request) == TREAD) {
+			memcpy(c->sent + RDATA, t->data, t->done);
+			len += t->done;
+		}
+		put32(c->sent, len);
+	}
+	c->transfers[tag] = NULL;
+	free(t);
+	return len;
+}
+
+/* Likewise, of any message of the TCP server. */
+static int reply(struct connection *c, uint32_t len)
+{
+	struct transfer *t = c->transfers[tag_of(c->sent)];
+
+	if (t)
+		return part_done(c, t, len);
+	switch (type_of(c->sent)) {
+	case RVERSION:
+		c->largest = get32(c->sent + HEADER) - OVERHEAD;
+		put32(c->sent + HEADER, c->msize < MSIZE ? c->msize : MSIZE);
+		break;
+	case RLOPEN:
+	case RLCREATE:
+		/* the block size of a file system would limit messages to that */
+		put32(c->sent + IOUNIT, 0);
+		break;
+	}
 	return len;
 }
 
@@ -110,10 +279,20 @@ static void *replies(void *arg)
 {
 	struct connection *c = arg;
 	struct ibv_wc wc;
-	uint32_t len;
 
-	while ((len = read_reply(c))) {
-		if (rdma_post_send(c->id, NULL, c->sent, len, c->sent_mr, 0) ||
+	while (!read_all(c->tcp, c->sent, HEADER)) {
+		uint32_t size = get32(c->sent);
+		int len;
+
+		if (size < HEADER || size > MSIZE ||
+		    read_all(c->tcp, c->sent + HEADER, size - HEADER))
+			break;
+		pthread_mutex_lock(&c->lock);
+		len = reply(c, size);
+		pthread_mutex_unlock(&c->lock);
+		if (!len)
+			continue;
+		if (len < 0 || rdma_post_send(c->id, NULL, c->sent, len, c->sent_mr, 0) ||
 		    rdma_get_send_comp(c->id, &wc) != 1 || wc.status != IBV_WC_SUCCESS)
 			break;
 	}
@@ -149,30 +328,36 @@ static int accept_connection(struct connection *c)
 static void wait_for_end(struct rdma_cm_id *id)
 {
 	struct rdma_cm_event *event;
-	int ended = 0;
+	int established = 1;
 
-	while (!ended && !rdma_get_cm_event(id->channel, &event)) {
-		ended = event->event == RDMA_CM_EVENT_DISCONNECTED ||
-			event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+	while (established && !rdma_get_cm_event(id->channel, &event)) {
+		established = event->event == RDMA_CM_EVENT_ESTABLISHED;
 		rdma_ack_cm_event(event);
 	}
 }
 
 static void *serve(void *id)
 {
-	struct connection c = {
-		.id = id,
-		.tcp = socket(AF_INET, SOCK_STREAM, 0),
-		.received = malloc(RECEIVES * MSIZE),
-		.sent = malloc(MSIZE),
-	};
+	struct rdma_event_channel *channel = rdma_create_event_channel();
+	struct connection *c = calloc(1, sizeof(*c));
 	pthread_t in, out;
+	size_t i;
 
-	if (c.tcp < 0 || !c.received || !c.sent || accept_connection(&c)) {
+	/* with a channel of its own, rdma_disconnect() does not wait for the event */
+	if (!c || !channel || rdma_migrate_id(id, channel)) {
+		perror("connection");
+		exit(1);
+	}
+	c->id = id;
+	c->tcp = socket(AF_INET, SOCK_STREAM, 0);
+	c->received = malloc(RECEIVES * MSIZE);
+	c->sent = malloc(MSIZE);
+	pthread_mutex_init(&c->lock, NULL);
+	if (c->tcp < 0 || !c->received || !c->sent || accept_connection(c)) {
 		perror("accept");
 		rdma_reject(id, NULL, 0);
-	} else if (pthread_create(&in, NULL, requests, &c) ||
-		   pthread_create(&out, NULL, replies, &c)) {
+	} else if (pthread_create(&in, NULL, requests, c) ||
+		   pthread_create(&out, NULL, replies, c)) {
 		perror("thread");
 		exit(1);
 	} else {
@@ -182,17 +367,21 @@ static void *serve(void *id)
 		pthread_join(in, NULL);
 		pthread_join(out, NULL);
 	}
-	if (c.id->qp)
+	if (c->id->qp)
 		rdma_destroy_qp(id);
-	if (c.received_mr)
-		rdma_dereg_mr(c.received_mr);
-	if (c.sent_mr)
-		rdma_dereg_mr(c.sent_mr);
+	if (c->received_mr)
+		rdma_dereg_mr(c->received_mr);
+	if (c->sent_mr)
+		rdma_dereg_mr(c->sent_mr);
 	rdma_destroy_id(id);
-	if (c.tcp >= 0)
-		close(c.tcp);
-	free(c.received);
-	free(c.sent);
+	rdma_destroy_event_channel(channel);
+	if (c->tcp >= 0)
+		close(c->tcp);
+	for (i = 0; i < sizeof(c->transfers) / sizeof(*c->transfers); i++)
+		free(c->transfers[i]);
+	free(c->received);
+	free(c->sent);
+	free(c);
 	return NULL;
 }
 
