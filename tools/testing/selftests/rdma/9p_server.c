@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MSIZE (1 << 20)		/* the client's largest */
+#define MSIZE 0x100000		/* the client's largest */
 /* The client has 32 requests under way by default, and may send the next one when
  * it has an answer, which can be before what was received is posted again.
  */
