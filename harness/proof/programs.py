@@ -54,10 +54,14 @@ def server(test):
             if test in SERVERS else "")
 
 
+def needed(kind, name, script):
+    """What a guest's test is, and what its script starts."""
+    return [*TESTS.get(kind, {}).get(name, ()),
+            *(program for program in SERVERS.values() if f"/{program}" in (script or ""))]
+
+
 def build(kern, name, script):
-    """What a guest's test is, or what its script starts."""
-    for program in [*TESTS.get(kern.kind, {}).get(name, ()),
-                    *(program for program in SERVERS.values() if f"/{program}" in (script or ""))]:
+    for program in needed(kern.kind, name, script):
         build_program(kern, program)
 
 

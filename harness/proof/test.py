@@ -502,7 +502,8 @@ def build(kinds, totals, jobs):
                     stock.build()
                 else:
                     job = functools.partial(guest_test, totals, kern, name, timeout, script, *append)
-                programs.build(kern, name, script)
+                if programs.needed(kind, name, script):
+                    programs.build(kern, name, script)
             except (SystemExit, OSError) as error:
                 totals.add(f"{name} in {kind}", 0, [str(error)], [], 0)
                 continue
