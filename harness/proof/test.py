@@ -138,7 +138,7 @@ TWIN_TESTS = [
     (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu", "direct"]),
     # the server's device is plain
     (selftest("9p", "rxe", "SIZE=1M CYCLES=2 ONLY='files cycle kill server_gone device_gone_client "
-              "device_gone_server unload fail_mount fail_io'"), ["iommu", "bounce"]),
+              "device_gone_server unload fail_mount fail_io'"), ["bounce"]),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
@@ -174,7 +174,7 @@ GUEST_TESTS = {
         ("rds", 900, shown("rds", "rxe siw")),
         ("rds-own", 600, '"$GUEST_HARNESS/rds_own.sh"\n'),
         ("9p-rxe", 600, shown("9p", "rxe", "SIZE=4M CYCLES=5")),
-        ("9p-siw", 600, shown("9p", "siw", "SIZE=4M CYCLES=5")),
+        ("9p-siw", 600, shown("9p", "siw", "SIZE=1M CYCLES=3")),
         ("peer-siw", 600, selftest("siw_peer", "")),
         *((name, 900, programs.script("uml", name)) for name in programs.TESTS["uml"]),
         # MRs where SGEs would do
