@@ -127,18 +127,13 @@ TWIN_TESTS = [
               "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
               "global_rkey fail_connect fail_io'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
-    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='1 51 99' ONLY='no_immediate large "
-              "global_rkey cycle reset_host unload_host unload_target target_gone "
-              "device_gone_host device_gone_target fail_connect fail_io'"), ["iommu", "bounce"]),
-    (selftest("srp", "siw", f"SIZE=1M ONLY='{FEW}'"), ["iommu", "bounce"]),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 ONLY='no_immediate large global_rkey cycle'"),
+     ["iommu", "bounce"]),
     (selftest("rnbd", "rxe", "SIZE=1M CYCLES=2 DEPTH=16 FAIL_AT='0 500 700 900' ONLY='cycle "
-              "multipath unload_host unload_target device_gone_host device_gone_target "
-              "fail_connect fail_io'"), ["iommu", "bounce"]),
+              "unload_host unload_target device_gone_host device_gone_target fail_connect'"),
+     ["bounce"]),
     # a bounce buffer is neither as large as a chunk can be nor aligned like one
-    (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu", "direct"]),
-    # the server's device is plain
-    (selftest("9p", "rxe", "SIZE=1M CYCLES=2 ONLY='files cycle kill server_gone device_gone_client "
-              "device_gone_server unload fail_mount fail_io'"), ["bounce"]),
+    (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu"]),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]
@@ -186,8 +181,7 @@ GUEST_TESTS = {
          leak("iser", "connect verify_small disconnect fail_connect", "1 132 263") +
          leak("rnbd", "connect verify_small disconnect fail_connect fail_alloc fail_alloc_host",
               "0 639 650 960 982") +
-         leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129") +
-         leak("9p", "files kill server_gone fail_mount fail_io", ""), *LEAK),
+         leak("rds", "messages rdma_write mr pool fail_connect unload", "1 129"), *LEAK),
         USERLAND,
     ],
     "x86": [
@@ -410,7 +404,7 @@ def guest_test(totals, kern, name, timeout, script, *append):
         scan(result, name, passed, failed)
     if twins.SHOW in script:
         verified = twins.verified(result.output)
-        for ulp, *_ in demo.ULPS:
+        for ulp, *_ in twins.ULPS:
             (passed if verified.get(ulp) else failed).append(f"bytes of {ulp} on a twin")
     for test, splat in guest.splats_by_test(result.dmesg).items():
         # once for each test: as a failure of its own if the test has already failed

@@ -129,10 +129,10 @@ class Guest(unittest.TestCase):
 
     def test_ulp_without_bytes(self):
         lines = GOOD + "".join(f"# twin: {name}\n# wrote=1 verified=1\n"
-                               for name in ("NVMe-oF", "SRP", "RNBD", "RDS", "9P")) + "# twin:\n"
+                               for name in ("NVMe-oF", "SRP", "RNBD", "RDS")) + "# twin:\n"
         with mock.patch.object(harness.twins, "SHOW", ""):
             totals, printed = self.run_it(lines)
-        self.assertEqual(totals, (6, 1, 1))
+        self.assertEqual(totals, (5, 1, 1))
         self.assertIn("FAILED bytes of iSER on a twin", printed)
 
     def test_job_that_raises(self):

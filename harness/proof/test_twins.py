@@ -33,10 +33,6 @@ ok 1 rxe verify
 1..1
 # bytes=524288
 ok 1 rxe messages
-# twin: 9P
-1..1
-# bytes=524288
-ok 1 rxe files
 # twin:
 # bytes=4096
 ok 1 no errors
@@ -63,7 +59,7 @@ class Twins(unittest.TestCase):
 
     def test_verified(self):
         self.assertEqual(twins.verified(OUTPUT), {"NVMe-oF": 2 << 20, "iSER": 0, "SRP": 2 << 20,
-                                                 "RNBD": 1 << 20, "RDS": 1 << 19, "9P": 1 << 19})
+                                                 "RNBD": 1 << 20, "RDS": 1 << 19})
         self.assertEqual(twins.verified(""), {})
 
     def test_table(self):
@@ -74,8 +70,7 @@ class Twins(unittest.TestCase):
                          "iSER          0.0    0.0     0.0\n"
                          "SRP           2.0    2.0     2.0\n"
                          "RNBD          1.0    3.0     1.0\n"
-                         "RDS           0.5    0.5     0.5\n"
-                         "9P            0.5    0.5     0.5\n")
+                         "RDS           0.5    0.5     0.5\n")
 
     def test_guest_that_shows_less(self):
         for output in (OUTPUT.replace("ok 1 no", "not ok 1 no"),

@@ -5,8 +5,8 @@
 #
 # The kernel's client on r0. On r1 9p_server, in user space, with diod behind it.
 # Files of 1 byte to 16 MiB are written and read with messages of 4 KiB to 1 MiB (of
-# 4 KiB only 1 MiB), and compared. Then tasks, the server, devices and the module go away under I/O,
-# and mappings and allocations fail.
+# 4 KiB only 1 MiB), and compared. Then tasks, the server, devices and the module go
+# away under I/O, and mappings and allocations fail.
 #
 # SERVER=where 9p_server is, SIZE=bytes of the largest file, CYCLES=mounts under I/O,
 # ONLY=tests.
