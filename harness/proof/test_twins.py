@@ -46,7 +46,6 @@ class Twins(unittest.TestCase):
                    for output in outputs]
         out = io.StringIO()
         with mock.patch.object(kernel.Kernel, "build"), \
-                mock.patch.object(twins.programs, "build"), \
                 mock.patch.object(guest, "run", side_effect=results), \
                 mock.patch.object(sys, "argv", ["twins.py"]), \
                 contextlib.redirect_stdout(out):

@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from guests import guest, kernel  # noqa: E402
-from proof import demo, programs  # noqa: E402
+from proof import demo  # noqa: E402
 
 # how the adapter's DMA reaches memory, and the kernel's command line for that
 TWINS = {
@@ -79,7 +79,6 @@ def main():
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     kern = kernel.Kernel("x86")
     kern.build()
-    programs.build(kern, None, SHOW)
     rows = {name: {"MiB verified": name} for name, *_ in ULPS}
     for how in TWINS:
         print(f"rxe as the twin of an adapter, {how}:", flush=True)
