@@ -362,6 +362,11 @@ t_fail_alloc_io()
 	[ $hit = 3 ] && check_alive
 }
 
+up()
+{
+	wire_up "$TYPE" && rdma link delete r1 && links_up && server_up
+}
+
 cleanup()
 {
 	fail_map 2> /dev/null
@@ -376,23 +381,5 @@ cleanup()
 TESTS="files cycle kill server_gone device_gone_client device_gone_server unload
 	fail_mount fail_io fail_alloc fail_alloc_io"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in diod fio rdma "$SERVER"; do
-	command -v "$tool" > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	wire_up "$TYPE" && rdma link delete r1 && links_up && server_up ||
-		ktap_exit_fail_msg "no server on $TYPE"
-	for t in $ONLY; do
-		run "$TYPE $t" "t_$t"
-	done
-	cleanup
-done
-ktap_finished
+begin diod fio rdma "$SERVER"
+run_tests "$@"

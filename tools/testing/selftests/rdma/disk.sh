@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 #
 # Sourced by the tests of ULPs that make a disk, after wire.sh. They
-# have a disk() that prints its name, an is_live() that tells whether it
-# is connected, and SIZE.
+# have a host_connect(), a disk() that prints its name, an is_live() that tells
+# whether it is connected, and SIZE.
 # shellcheck disable=SC2015,SC2016,SC2034
 
 lost()
@@ -40,6 +40,27 @@ verify()
 				good++
 		}
 		END { exit good != jobs }' "$LOG/fio"
+}
+
+# verify_on_wire BLOCK_SIZE...: and all that is written crosses it
+verify_on_wire()
+{
+	local before
+
+	before=$(wire_bytes)
+	verify "$@" || return 1
+	[ $(($(wire_bytes) - before)) -gt $(($# * $(numfmt --from=iec "$SIZE"))) ] ||
+		{ say "too few bytes on the wire"; return 1; }
+}
+
+t_connect()
+{
+	host_connect && disk > /dev/null
+}
+
+t_verify_small()
+{
+	SIZE=128K verify 512
 }
 
 # ios DISK: sets IOS to the number of requests that it has completed

@@ -171,24 +171,9 @@ gone()
 
 # --- the tests ---
 
-t_connect()
-{
-	host_connect && disk > /dev/null
-}
-
-t_verify_small()
-{
-	SIZE=128K verify 512
-}
-
 t_verify()
 {
-	local before
-
-	before=$(wire_bytes)
-	verify 4k 16k 64k 1m || return 1
-	[ $(($(wire_bytes) - before)) -gt $((4 * $(numfmt --from=iec "$SIZE"))) ] ||
-		{ say "too few bytes on the wire"; return 1; }
+	verify_on_wire 4k 16k 64k 1m
 }
 
 t_disconnect()
@@ -465,6 +450,11 @@ t_fail_alloc_host()
 	check_alive
 }
 
+up()
+{
+	wire_up "$TYPE" && target_up
+}
+
 cleanup()
 {
 	fail_map 2> /dev/null
@@ -479,23 +469,6 @@ TESTS="connect verify_small verify disconnect solicited unsolicited cycle
 	device_gone_target two_sessions global_rkey fail_connect fail_io
 	fail_alloc fail_alloc_host"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in fio rdma iscsiadm iscsid; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
+begin fio rdma iscsiadm iscsid
 ! pgrep -x iscsid > /dev/null || { ktap_skip_all "iscsid is running"; exit "$KSFT_SKIP"; }
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	wire_up "$TYPE" && target_up || ktap_exit_fail_msg "no target on $TYPE"
-	for t in $ONLY; do
-		run "$TYPE $t" "t_$t"
-	done
-	cleanup
-done
-ktap_finished
+run_tests "$@"

@@ -188,6 +188,16 @@ t_device_gone()
 	connect
 }
 
+up()
+{
+	wire_up "$TYPE"
+}
+
+why_not()
+{
+	[ "$TYPE" != siw ] || [ "$1" = memory ] || echo "iWARP has no MADs"
+}
+
 cleanup()
 {
 	fail_map 2> /dev/null
@@ -196,26 +206,5 @@ cleanup()
 
 TESTS="connect crowd memory fail_send fail_register device_gone"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in rping ucmatose rdma; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	wire_up "$TYPE" || ktap_exit_fail_msg "no $TYPE"
-	for t in $ONLY; do
-		if [ "$TYPE" = siw ] && [ "$t" != memory ]; then
-			run "$TYPE $t" skip "iWARP has no MADs"
-		else
-			run "$TYPE $t" "t_$t"
-		fi
-	done
-	cleanup
-done
-ktap_finished
+begin rping ucmatose rdma
+run_tests "$@"

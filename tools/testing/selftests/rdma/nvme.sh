@@ -131,25 +131,10 @@ gone()
 
 # --- the tests ---
 
-t_connect()
-{
-	host_connect && disk > /dev/null
-}
-
-t_verify_small()
-{
-	SIZE=128K verify 512
-}
-
 t_verify()
 {
-	local before
-
-	before=$(wire_bytes)
 	# 4k and 16k fit into a capsule, the others need a keyed SGL
-	verify 4k 16k 20k 64k 1m || return 1
-	[ $(($(wire_bytes) - before)) -gt $((5 * $(numfmt --from=iec "$SIZE"))) ] ||
-		{ say "too few bytes on the wire"; return 1; }
+	verify_on_wire 4k 16k 20k 64k 1m
 }
 
 # not among the tests: any other load, FIO=its options
@@ -316,6 +301,11 @@ t_fail_alloc()
 	wire_renew "$TYPE" && rm $PORT/subsystems/$NQN && target_listen && check_alive
 }
 
+up()
+{
+	wire_up "$TYPE" && target_up
+}
+
 cleanup()
 {
 	fail_map 2> /dev/null
@@ -328,22 +318,5 @@ TESTS="connect verify_small verify disconnect cycle unload_host unload_target
 	target_gone device_gone_host device_gone_target global_rkey srq
 	fail_connect fail_io fail_alloc"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in fio rdma; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	wire_up "$TYPE" && target_up || ktap_exit_fail_msg "no target on $TYPE"
-	for t in $ONLY; do
-		run "$TYPE $t" "t_$t"
-	done
-	cleanup
-done
-ktap_finished
+begin fio rdma
+run_tests "$@"

@@ -291,6 +291,16 @@ t_fail_alloc()
 	load_stop && rds messages 1 && nothing_pinned && [ $ret = 0 ] && [ $hit -ge 2 ]
 }
 
+up()
+{
+	wire_up "$TYPE" && load_rds
+}
+
+why_not()
+{
+	[ "$TYPE" != siw ] || echo "RDS takes no iWARP devices"
+}
+
 cleanup()
 {
 	fail_map 2> /dev/null
@@ -302,29 +312,5 @@ TESTS="messages map_calls rdma_write rdma_read mr get_mr bounds atomics
 	masked_atomics refused_atomics pool congestion lost cancel device_gone unload fail_connect
 	fail_io fail_alloc"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in python3 rdma; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	wire_up "$TYPE" && load_rds || ktap_exit_fail_msg "no RDS on $TYPE"
-	# no iWARP
-	reason=
-	[ "$TYPE" != siw ] || reason="RDS takes no iWARP devices"
-	for t in $ONLY; do
-		if [ "$reason" ]; then
-			run "$TYPE $t" skip "$reason"
-		else
-			run "$TYPE $t" "t_$t"
-		fi
-	done
-	cleanup
-done
-ktap_finished
+begin python3 rdma
+run_tests "$@"

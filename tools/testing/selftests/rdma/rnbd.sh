@@ -134,26 +134,10 @@ reconnect()
 
 # --- the tests ---
 
-t_connect()
-{
-	host_connect && disk > /dev/null
-}
-
-t_verify_small()
-{
-	SIZE=128K verify 512
-}
-
 # odd numbers of sectors, too
 t_verify()
 {
-	local before
-
-	before=$(wire_bytes)
-	verify 4k 16k 64k 1m || return 1
-	[ $(($(wire_bytes) - before)) -gt $((4 * $(numfmt --from=iec "$SIZE"))) ] ||
-		{ say "too few bytes on the wire"; return 1; }
-	SIZE=1023K verify 1536 11k 93k
+	verify_on_wire 4k 16k 64k 1m && SIZE=1023K verify 1536 11k 93k
 }
 
 t_disconnect()
@@ -413,6 +397,16 @@ t_fail_alloc_io()
 	wire_renew "$TYPE" && check_alive
 }
 
+up()
+{
+	[ "$TYPE" = siw ] || { wire_up "$TYPE" && target_up; }
+}
+
+why_not()
+{
+	[ "$TYPE" != siw ] || echo "siw has no WRITE WITH IMM"
+}
+
 cleanup()
 {
 	fail_map
@@ -426,28 +420,5 @@ TESTS="connect verify_small verify disconnect chunks cycle loss multipath
 	unload_host unload_target reconnect device_gone_host device_gone_target
 	fail_connect fail_io fail_alloc fail_alloc_host fail_alloc_io"
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in fio rdma; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
-[ $# -gt 0 ] || set -- rxe siw
-ONLY=${ONLY:-$TESTS}
-# shellcheck disable=SC2086
-ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
-trap cleanup EXIT
-
-for TYPE; do
-	if [ "$TYPE" = siw ]; then
-		for t in $ONLY; do
-			run "$TYPE $t" skip "siw has no WRITE WITH IMM"
-		done
-		continue
-	fi
-	wire_up "$TYPE" && target_up || ktap_exit_fail_msg "no target on $TYPE"
-	for t in $ONLY; do
-		run "$TYPE $t" "t_$t"
-	done
-	cleanup
-done
-ktap_finished
+begin fio rdma
+run_tests "$@"

@@ -28,11 +28,7 @@ peer()
 		{ say "a QP is left"; return 1; }
 }
 
-ktap_print_header
-[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
-for tool in python3 rdma; do
-	command -v $tool > /dev/null || { ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
-done
+begin python3 rdma
 TESTS=$(PYTHONDONTWRITEBYTECODE=1 python3 "$DIR/siw_peer.py" --list) ||
 	{ ktap_skip_all "$TESTS"; exit "$KSFT_SKIP"; }
 ONLY=${ONLY:-$TESTS}

@@ -175,6 +175,51 @@ run()
 	esac
 }
 
+# begin TOOL...: who starts a test is root, and has these
+begin()
+{
+	local tool
+
+	ktap_print_header
+	[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
+	for tool; do
+		command -v "$tool" > /dev/null ||
+			{ ktap_skip_all "no $tool"; exit "$KSFT_SKIP"; }
+	done
+}
+
+# why_not TEST: a script's own prints why a test cannot run on devices of TYPE
+why_not()
+{
+	:
+}
+
+# run_tests [TYPE...]: those of ONLY, or TESTS, on each type of device, between up()
+# and cleanup(), which are the script's
+run_tests()
+{
+	local t why
+
+	[ $# -gt 0 ] || set -- rxe siw
+	ONLY=${ONLY:-$TESTS}
+	# shellcheck disable=SC2086
+	ktap_set_plan $(($# * $(echo $ONLY | wc -w)))
+	trap cleanup EXIT
+	for TYPE; do
+		up || ktap_exit_fail_msg "cannot start on $TYPE"
+		for t in $ONLY; do
+			why=$(why_not "$t")
+			if [ "$why" ]; then
+				run "$TYPE $t" skip "$why"
+			else
+				run "$TYPE $t" "t_$t"
+			fi
+		done
+		cleanup
+	done
+	ktap_finished
+}
+
 # what a fault may do until it is asked how often it did
 OFTEN=1000000
 
