@@ -1465,16 +1465,25 @@ static void loop_test_mr_page_size(struct kunit *test)
 	const unsigned int page_size = PAGE_SIZE << 2;
 	struct loop *loop = test->priv;
 	struct loop_end *server = &loop->server;
+	struct device *dma_device = server->dev->dma_device;
+	unsigned int align_mask = 0;
 	struct loop_buf *far;
 	size_t offset;
 
 	if (!(server->dev->attrs.page_size_cap & page_size))
 		kunit_skip(test, "the device has no MR pages of 4 pages");
+	/* bounce buffers are aligned to no more than was asked for */
+	if (dma_device) {
+		align_mask = dma_get_min_align_mask(dma_device);
+		dma_set_min_align_mask(dma_device, page_size - 1);
+	}
 	for (offset = 0; offset < page_size; offset += PAGE_SIZE + 100) {
 		far = loop_alloc(test, server, 2, 2, GFP_KERNEL);
 		loop_shape(far, offset, page_size + 1000);
 		loop_mr_write(test, far, 0, page_size);
 	}
+	if (dma_device)
+		dma_set_min_align_mask(dma_device, align_mask);
 }
 
 static void loop_local_inv(struct kunit *test, struct loop_buf *buf)
