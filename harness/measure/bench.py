@@ -4,9 +4,10 @@
 
     bench.py [--pairs N] [--keep] [--profile] [PART...]
 
-Parts: builder rxe siw user-rxe user-siw nvme-rxe nvme-siw crc-rxe crc-nvme-rxe sizes; all
-of them unless told otherwise. In those of crc, both kernels do crc32_le() by the CPU's carry-less
-multiplication, as x86 does: by a table, as UML does, it is most of what rxe costs.
+Parts: builder rxe siw user-rxe user-siw nvme-rxe nvme-siw srp-rxe rnbd-rxe crc-rxe
+crc-nvme-rxe sizes; all of them unless told otherwise. In those of crc, both kernels do
+crc32_le() by the CPU's carry-less multiplication, as x86 does: by a table, as UML does, it
+is most of what rxe costs.
 
 Both kernels are built from one configuration without debug options, and boot side by
 side. Then they take turns (stock, series, stock, ...): one does a load, and what the
@@ -41,8 +42,11 @@ from proof import check, demo  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parent
 BUILT = kernel.TOP / "build/bench"
-PARTS = ["builder", "rxe", "siw", "user-rxe", "user-siw", "nvme-rxe", "nvme-siw", "crc-rxe",
-         "crc-nvme-rxe", "sizes"]
+PARTS = ["builder", "rxe", "siw", "user-rxe", "user-siw", "nvme-rxe", "nvme-siw", "srp-rxe",
+         "rnbd-rxe", "crc-rxe", "crc-nvme-rxe", "sizes"]
+# the selftest that a part's loads are run by
+DISKS = {part: part.split("-")[-2] for part in PARTS
+         if re.search("(nvme|srp|rnbd)-", part)}
 # how often the guests of a pair take turns with each load
 ROUNDS = 5
 # with two, a host that takes one away while it holds a lock lets the other spin
@@ -77,7 +81,7 @@ USER_LOADS = [
 ]
 
 # name, fio's --rw, KiB, {device: how many}
-NVME_LOADS = [
+DISK_LOADS = [
     (ALONE, "randread", 4, {"rxe": 1, "siw": 1}),
     ("4 KiB random reads", "randread", 4, {"rxe": 8000, "siw": 10000}),
     ("128 KiB writes", "write", 128, {"rxe": 500, "siw": 1500}),
@@ -146,6 +150,10 @@ STRUCTS = [
     ("drivers/infiniband/ulp/iser/iser_memory.c", ["iser_tx_desc", "iser_rx_desc",
                                                    "iscsi_iser_task"]),
     ("drivers/infiniband/ulp/isert/ib_isert.c", ["iser_tx_desc", "iser_rx_desc", "isert_cmd"]),
+    ("drivers/infiniband/ulp/srp/ib_srp.c", ["srp_request", "srp_iu"]),
+    ("drivers/infiniband/ulp/srpt/ib_srpt.c", ["srpt_recv_ioctx", "srpt_send_ioctx"]),
+    ("drivers/infiniband/ulp/rtrs/rtrs-clt.c", ["rtrs_clt_io_req", "rtrs_iu"]),
+    ("drivers/infiniband/ulp/rtrs/rtrs-srv.c", ["rtrs_srv_op", "rtrs_srv_mr"]),
     ("drivers/nvme/host/rdma.c", ["nvme_rdma_request", "nvme_rdma_qe"]),
     ("drivers/nvme/target/rdma.c", ["nvmet_rdma_cmd", "nvmet_rdma_rsp"]),
     ("net/rds/ib_send.c", ["rds_ib_send_work", "rds_ib_recv_work"]),
@@ -159,9 +167,13 @@ OBJECTS = [
     "drivers/infiniband/sw/rdmavt/",
     "drivers/infiniband/ulp/iser/",
     "drivers/infiniband/ulp/isert/",
+    "drivers/infiniband/ulp/srp/",
+    "drivers/infiniband/ulp/srpt/",
+    "drivers/infiniband/ulp/rtrs/",
     "drivers/nvme/host/rdma.c",
     "drivers/nvme/target/rdma.c",
     "net/rds/",
+    "net/9p/trans_rdma.c",
 ]
 
 
@@ -176,11 +188,11 @@ def part_loads(part):
     if part.startswith("user-"):
         return [(name, count[device], f"turn {{}} perftest {tool} {size} {count[device]}")
                 for name, tool, size, count in USER_LOADS]
-    if "nvme-" in part:
+    if part in DISKS:
         return [(name, count[device],
                  f"FIO='--rw={rw} --bs={kib}k --size=64M --io_size={kib * count[device]}k' "
                  "turn {} t_fio")
-                for name, rw, kib, count in NVME_LOADS]
+                for name, rw, kib, count in DISK_LOADS]
     return [("builder", 1, "turn {} builder")] if part == "builder" else []
 
 
@@ -202,13 +214,13 @@ def script(parts):
         elif part.startswith("user-"):
             lines += ["(", '. "$tests/wire.sh"', f"wire_up {device} || fail {part}", *turns,
                       "wire_down", ") || exit"]
-        elif "nvme-" not in part and turns:
-            lines += ["(", f"connect {device}", *turns, "disconnect", ") || exit"]
-        elif turns:
-            # one of the tests of nvme.sh, for once
+        elif part in DISKS:
+            # one of the selftest's tests, for once
             lines += ["t_bench() {", *turns, "}", "export -f t_bench",
-                      f'ONLY="connect bench disconnect" "$tests/nvme.sh" {device} ||',
+                      f'ONLY="connect bench disconnect" "$tests/{DISKS[part]}.sh" {device} ||',
                       f"\tfail {part}"]
+        elif turns:
+            lines += ["(", f"connect {device}", *turns, "disconnect", ") || exit"]
     return "\n".join(lines) + "\n"
 
 
@@ -394,6 +406,7 @@ def load_tables(stock, series, parts):
     titles = {"rxe": "rxe, in the kernel", "siw": "siw, in the kernel",
               "user-rxe": "rxe, user space", "user-siw": "siw, user space",
               "nvme-rxe": "NVMe-oF over rxe", "nvme-siw": "NVMe-oF over siw",
+              "srp-rxe": "SRP over rxe", "rnbd-rxe": "RNBD over rxe",
               "crc-rxe": "rxe, quick crc32", "crc-nvme-rxe": "NVMe-oF over rxe, quick crc32"}
     for part in parts:
         if part in titles:

@@ -131,10 +131,11 @@ class Guests(unittest.TestCase):
         text = bench.script(bench.PARTS)
         for load in bench.RDMA_LOADS:
             self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 3 * bench.ROUNDS)
-        self.assertEqual(text.count(" t_fio\n"), 3 * bench.ROUNDS * len(bench.NVME_LOADS))
+        self.assertEqual(text.count(" t_fio\n"),
+                         len(bench.DISKS) * bench.ROUNDS * len(bench.DISK_LOADS))
         self.assertEqual(text.count(" perftest ib_"), 2 * bench.ROUNDS * len(bench.USER_LOADS))
         self.assertEqual(text.count(" builder\n"), bench.ROUNDS)
-        self.assertNotIn("turn nvme", bench.script(["rxe"]))
+        self.assertNotIn(" t_fio", bench.script(["rxe"]))
 
     def test_each_turn_has_its_name(self):
         names = [name for _, _, name, _ in bench.steps(bench.PARTS)]

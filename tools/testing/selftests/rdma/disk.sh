@@ -63,6 +63,16 @@ t_verify_small()
 	SIZE=128K verify 512
 }
 
+# not among the tests: any other load, FIO=its options
+t_fio()
+{
+	local dev
+
+	# shellcheck disable=SC2086
+	dev=$(disk) && fio --name=load --filename="$dev" --allow_file_create=0 \
+		--direct=1 --ioengine=libaio --iodepth=16 $FIO > "$LOG/fio"
+}
+
 # ios DISK: sets IOS to the number of requests that it has completed
 ios()
 {

@@ -137,16 +137,6 @@ t_verify()
 	verify_on_wire 4k 16k 20k 64k 1m
 }
 
-# not among the tests: any other load, FIO=its options
-t_fio()
-{
-	local dev
-
-	# shellcheck disable=SC2086
-	dev=$(disk) && fio --name=load --filename="$dev" --allow_file_create=0 \
-		--direct=1 --ioengine=libaio --iodepth=16 $FIO > "$LOG/fio"
-}
-
 t_disconnect()
 {
 	host_disconnect && wait_for 60 gone
