@@ -133,7 +133,8 @@ class Guests(unittest.TestCase):
             self.assertEqual(text.count(f" move {load[1]} {load[2]} "), 3 * bench.ROUNDS)
         self.assertEqual(text.count(" t_fio\n"),
                          len(bench.DISKS) * bench.ROUNDS * len(bench.DISK_LOADS))
-        self.assertEqual(text.count(" perftest ib_"), 2 * bench.ROUNDS * len(bench.USER_LOADS))
+        self.assertEqual(text.count(" perftest ib_"),
+                         bench.ROUNDS * sum(len(load[3]) for load in bench.USER_LOADS))
         self.assertEqual(text.count(" builder\n"), bench.ROUNDS)
         self.assertNotIn(" t_fio", bench.script(["rxe"]))
 

@@ -127,13 +127,17 @@ TWIN_TESTS = [
               "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
               "global_rkey fail_connect fail_io'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
-    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 ONLY='no_immediate large global_rkey cycle'"),
-     ["iommu", "bounce"]),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='0 30 51 99' ONLY='no_immediate large "
+              "global_rkey cycle unload_target device_gone_host device_gone_target fail_connect "
+              "fail_io'"), ["iommu", "bounce"]),
     (selftest("rnbd", "rxe", "SIZE=1M CYCLES=2 DEPTH=16 FAIL_AT='0 500 700 900' ONLY='cycle "
-              "unload_host unload_target device_gone_host device_gone_target fail_connect'"),
-     ["bounce"]),
+              "unload_host unload_target device_gone_host device_gone_target fail_connect "
+              "fail_io'"), ["bounce"]),
     # a bounce buffer is neither as large as a chunk can be nor aligned like one
-    (selftest("rnbd", "rxe", "DEPTH=16 ONLY=chunks"), ["iommu"]),
+    (selftest("rnbd", "rxe", "DEPTH=16 CYCLES=2 ONLY='chunks loss fail_io'"), ["iommu"]),
+    # nor is it as large as a message can be
+    (selftest("9p", "rxe", "SIZE=1M MSIZES='4096 262144' ONLY='files device_gone_client "
+              "fail_io'"), ["iommu", "bounce"]),
     (selftest("rds", "rxe", "FAIL_AT='1 129' ONLY='map_calls mr get_mr bounds atomics pool "
               "cancel device_gone unload fail_connect fail_io'"), twins.TWINS),
 ]

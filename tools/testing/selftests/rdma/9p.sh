@@ -8,8 +8,8 @@
 # 4 KiB only 1 MiB), and compared. Then tasks, the server, devices and the module go
 # away under I/O, and mappings and allocations fail.
 #
-# SERVER=where 9p_server is, SIZE=bytes of the largest file, CYCLES=mounts under I/O,
-# ONLY=tests.
+# SERVER=where 9p_server is, SIZE=bytes of the largest file, MSIZES=bytes of messages,
+# CYCLES=mounts under I/O, ONLY=tests.
 # shellcheck disable=SC2015,SC2016,SC2317
 
 # shellcheck source=wire.sh
@@ -22,7 +22,7 @@ PORT=5640
 TCP_PORT=5641
 EXPORT=$LOG/export
 MNT=$LOG/mnt
-MSIZES="4096 65536 262144 1048576"
+MSIZES=${MSIZES:-4096 65536 262144 1048576}
 
 # --- the server, with a file system in memory, on r1 ---
 
