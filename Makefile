@@ -18,7 +18,7 @@ refresh: ## the way back: build/linux's commits into patches/ and the new files
 	@harness/tree/series.py refresh
 series: setup ## out/: each part as mails, signed off by you (V=2: version 2)
 	@harness/tree/series.py series
-demo: tree ## NVMe-oF, iSER and RDS on physical and DMA addresses, end to end; prints what it proved
+demo: tree ## each ULP on physical and DMA addresses, end to end; prints what it proved
 	@harness/proof/demo.py
 	@echo
 	@harness/proof/twins.py
