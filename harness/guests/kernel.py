@@ -36,7 +36,8 @@ KINDS = {
 # What KASAN instruments, where it is on: the code under test. With all of the kernel
 # the x86 guest takes half as long again.
 KASAN = [f"{path}/%" for path in ("drivers/block/rnbd", "drivers/infiniband", "drivers/nvme",
-                                  "drivers/scsi", "drivers/target", "net/rds", "net/smc")]
+                                  "drivers/scsi", "drivers/target", "net/9p", "net/rds",
+                                  "net/smc")]
 
 # Options that only one of stock and series knows. Two configurations that differ in
 # nothing else must not share a ccache.
