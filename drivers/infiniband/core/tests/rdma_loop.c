@@ -14,6 +14,7 @@
 #include <kunit/test.h>
 #include <linux/highmem.h>
 #include <linux/inet.h>
+#include <linux/iommu-dma.h>
 #include <linux/memory_hotplug.h>
 #include <linux/ratelimit_types.h>
 #include <linux/scatterlist.h>
@@ -1466,6 +1467,7 @@ static void loop_test_mr_page_size(struct kunit *test)
 	struct loop *loop = test->priv;
 	struct loop_end *server = &loop->server;
 	struct device *dma_device = server->dev->dma_device;
+	bool direct = dma_device && !use_dma_iommu(dma_device);
 	unsigned int align_mask = 0;
 	struct loop_buf *far;
 	size_t offset;
@@ -1473,7 +1475,7 @@ static void loop_test_mr_page_size(struct kunit *test)
 	if (!(server->dev->attrs.page_size_cap & page_size))
 		kunit_skip(test, "the device has no MR pages of 4 pages");
 	/* bounce buffers are aligned to no more than was asked for */
-	if (dma_device) {
+	if (direct) {
 		align_mask = dma_get_min_align_mask(dma_device);
 		dma_set_min_align_mask(dma_device, page_size - 1);
 	}
@@ -1482,7 +1484,7 @@ static void loop_test_mr_page_size(struct kunit *test)
 		loop_shape(far, offset, page_size + 1000);
 		loop_mr_write(test, far, 0, page_size);
 	}
-	if (dma_device)
+	if (direct)
 		dma_set_min_align_mask(dma_device, align_mask);
 }
 
