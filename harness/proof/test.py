@@ -127,11 +127,11 @@ TWIN_TESTS = [
               "cycle unload_host unload_target target_gone device_gone_host device_gone_target "
               "global_rkey fail_connect fail_io'"), twins.TWINS),
     (selftest("iser", "siw", f"SIZE=1M ONLY='{FEW}'"), twins.TWINS),
-    # Bounce buffers lose what is not synced, an IOMMU refuses what is unmapped too early.
-    (selftest("srp", "rxe", "SIZE=1M ONLY='no_immediate large global_rkey'"), ["bounce"]),
-    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='0 30 51 99' ONLY='no_immediate cycle "
-              "unload_target device_gone_host device_gone_target fail_connect fail_io'"),
-     ["iommu"]),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 ONLY='no_immediate large global_rkey cycle'"),
+     ["bounce"]),
+    (selftest("srp", "rxe", "SIZE=1M CYCLES=2 FAIL_AT='0 30 51 99' ONLY='no_immediate large "
+              "global_rkey cycle unload_target device_gone_host device_gone_target fail_connect "
+              "fail_io'"), ["iommu"]),
     (selftest("rnbd", "rxe", "SIZE=1M CYCLES=2 DEPTH=16 FAIL_AT='0 500 700 900' ONLY='cycle "
               "unload_host unload_target device_gone_host device_gone_target fail_connect'"),
      ["bounce"]),
